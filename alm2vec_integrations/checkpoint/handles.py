@@ -1,0 +1,91 @@
+"""One model per configuration in a process, loaded on first use, shared by all who hold its handle."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+from ..fair_lock import FairLock
+from .loading import Configuration, LoadedModel, load
+
+# Of the threads behind `aencode`, one is in the model while the others decode.
+_THREADS = 4
+
+
+class ModelHandle:
+    """A model that is there when needed. Whoever holds the handle keeps the model; when nobody does, it goes.
+
+    Attributes:
+        configuration: what it was made from.
+        turn: taken for one micro-batch at a time, by whoever has waited longest.
+        pid: the process it works in; a forked child needs its own.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.turn = FairLock()
+        self.pid = os.getpid()
+        self._mutex = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        # The finalizer outlives the handle, so it is given the model's container and not the handle.
+        self._cell: list[LoadedModel] = []
+        weakref.finalize(self, _release, self._cell).atexit = False
+
+    def loaded(self) -> LoadedModel:
+        """The model, loaded now if this is the first call. After a failure the next call tries again."""
+        if not self._cell:
+            with self._mutex:
+                if not self._cell:
+                    self._cell.append(load(self.configuration))
+        return self._cell[0]
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Threads for callers that must not block; separate from the event loop's own, which others rely on."""
+        with self._mutex_for_executor:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="alm2vec")
+                weakref.finalize(self, self._executor.shutdown, wait=False).atexit = False
+            return self._executor
+
+    # Class-wide: it is held for an instant, and must not wait for a model that is loading.
+    _mutex_for_executor = threading.Lock()
+
+
+_handles: weakref.WeakValueDictionary[Configuration, ModelHandle] = weakref.WeakValueDictionary()
+_mutex = threading.Lock()
+
+
+def acquire(configuration: Configuration) -> ModelHandle:
+    """The handle for `configuration`: the one in use if there is one."""
+    with _mutex:
+        handle = _handles.get(configuration)
+        if handle is None:
+            handle = _handles[configuration] = ModelHandle(configuration)
+        return handle
+
+
+def _release(cell: list[LoadedModel]) -> None:
+    if not cell:
+        return
+    cell.clear()
+    # Models hold reference cycles, and their memory is needed now, not at the collector's leisure.
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _forget_after_fork() -> None:
+    global _handles, _mutex
+    _handles = weakref.WeakValueDictionary()
+    _mutex = threading.Lock()
+    ModelHandle._mutex_for_executor = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

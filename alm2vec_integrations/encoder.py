@@ -1,0 +1,408 @@
+"""`ALM2VecEncoder`: text, clips and clips with a question in, vectors of one space out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, get_args, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from . import inputs, reranking
+from .audio.access import AccessPolicy
+from .checkpoint import handles
+from .checkpoint.loading import LoadReport, Verify, configure
+from .checkpoint.resolving import is_folder, is_known
+from .errors import InputError
+from .inputs import Item, Items
+from .instructions import DEFAULT_INSTRUCTIONS, Task
+from .reranking import Ranked
+from .runtime import EncodeResult, Job, Limits
+
+if TYPE_CHECKING:
+    import torch
+    from tqdm import tqdm
+
+T = TypeVar("T")
+Embeddings = npt.NDArray[np.float32]
+Instructions = str | Sequence[str | None] | None
+
+_DTYPES = ("float32", "auto")
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What the wrappers rely on; anything with these methods can stand behind them."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        ...
+
+    def encode(
+        self,
+        items: Items,
+        *,
+        task: Task,
+        instruction: Instructions = None,
+        normalize: bool = True,
+        show_progress: bool = False,
+    ) -> Embeddings:
+        """One item to float32 [dim], a list to [N, dim]."""
+        ...
+
+    async def aencode(
+        self,
+        items: Items,
+        *,
+        task: Task,
+        instruction: Instructions = None,
+        normalize: bool = True,
+        show_progress: bool = False,
+    ) -> Embeddings:
+        """`encode` without blocking the event loop."""
+        ...
+
+
+class ALM2VecEncoder:
+    """Embeds text, audio, and audio with a question into one space, steered by an instruction.
+
+    Nothing is loaded until it is needed. Encoders of equal configuration in one process share one model; it is
+    released when the last of them is closed or collected. Methods may be called from any thread: forward passes take
+    turns, one micro-batch each. Copies share the model; pickles hold the configuration without weights and without
+    the token.
+
+    Args:
+        model: "cara-ai/ALM2Vec-FT", "cara-ai/ALM2Vec-PT", another hub id, "alm2vec-tiny" (bundled, for
+            demonstrations), or a folder, which is a `Path` or begins with `/`, `./`, `../` or `~`.
+        revision: branch, tag or commit on the hub.
+        token: for the hub; None uses the one that is logged in.
+        cache_dir: where downloads are kept; None uses the hub library's own place.
+        local_files_only: load from the cache and never reach for the network.
+        trust_remote_code: the checkpoint's own Python code is run. None trusts the two published checkpoints and the
+            bundled one; True trusts the named one; False trusts none but the bundled one.
+        device: a torch device; None is the GPU if there is one, else the CPU.
+        dtype: None or "float32" computes in float32, "auto" in the dtype that the checkpoint is stored in.
+        model_kwargs: more keyword arguments for transformers' `from_pretrained`.
+        query_instruction: used with task "query" where a call gives none; None is the published one.
+        document_instruction: the same for task "document".
+        max_batch_items: most items in one forward pass.
+        max_batch_seconds: most seconds of audio in one forward pass, each clip counted as long as the longest.
+        allowed_audio_roots: folders that references (`AudioClip.from_reference`) may point into; none if None.
+        verify: "full" and "fast" check the loaded model's tensors and mode, "full" also that every value is finite
+            (it reads all weights once); "off" only makes the first call.
+
+    Raises:
+        InputError: an argument has the wrong type or value.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        query_instruction: str | None = None,
+        document_instruction: str | None = None,
+        max_batch_items: int = 32,
+        max_batch_seconds: float = 480.0,
+        allowed_audio_roots: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
+        verify: Verify = "full",
+    ) -> None:
+        self.model = _model_name(model)
+        self.query_instruction = _instruction("query_instruction", query_instruction)
+        self.document_instruction = _instruction("document_instruction", document_instruction)
+        if isinstance(max_batch_items, bool) or not isinstance(max_batch_items, int) or max_batch_items < 1:
+            raise InputError(f"max_batch_items must be a whole number of 1 or more, got {max_batch_items!r}")
+        if not isinstance(max_batch_seconds, (int, float)) or not max_batch_seconds > 0:
+            raise InputError(f"max_batch_seconds must be more than 0, got {max_batch_seconds!r}")
+        if verify not in get_args(Verify):
+            raise InputError(f"verify must be one of {get_args(Verify)}, got {verify!r}")
+        dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
+        if dtype_name is not None and dtype_name not in _DTYPES:
+            raise InputError(f"dtype must be None or one of {_DTYPES}, got {dtype!r}")
+        if trust_remote_code not in (None, True, False):
+            raise InputError(f"trust_remote_code must be True, False or None, got {trust_remote_code!r}")
+        self._limits = Limits(max_batch_items, float(max_batch_seconds))
+        self._policy = AccessPolicy(allowed_audio_roots)
+        self._token = token
+        # Keyword arguments of `configure`, which settles the device and so must wait until torch may be imported.
+        self._asked: dict[str, Any] = {
+            "model": self.model,
+            "revision": revision,
+            "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
+            "local_files_only": local_files_only,
+            "trusted": _is_trusted(self.model, trust_remote_code),
+            "device": None if device is None else str(device),
+            "dtype": None if dtype_name == "float32" else dtype_name,
+            "model_kwargs": dict(model_kwargs or {}),
+            "verify": verify,
+        }
+        self._handle: handles.ModelHandle | None = None
+
+    # Embedding
+
+    def encode(
+        self,
+        items: Items,
+        *,
+        task: Task,
+        instruction: Instructions = None,
+        normalize: bool = True,
+        show_progress: bool = False,
+    ) -> Embeddings:
+        """Embed items of any kind, mixed as they come.
+
+        Args:
+            items: a `str` (text), an `AudioClip` or an `AudioText`, or a list of them.
+            task: "query" or "document".
+            instruction: what the vectors should capture: for all items, or a list with one (or None) for each. None
+                and "" mean the encoder's instruction for the task.
+            normalize: give every vector length 1.
+            show_progress: draw a progress bar on standard error.
+
+        Returns:
+            float32 [dim] for one item, [N, dim] for a list, in its order.
+
+        Raises:
+            InputError: an item is not one of these, is empty, or its audio cannot be read; it names the item.
+            CheckpointError: the model cannot be loaded.
+            ModelContractError: the model answers in a way that its card rules out.
+        """
+        single, job = self._job(items, task, instruction, normalize)
+        with _progress(job, show_progress) as bar:
+            for batch in job.plan():
+                job.run(batch)
+                bar.update(len(batch.entries))
+        return job.embeddings()[0] if single else job.embeddings()
+
+    def encode_query(
+        self, items: Items, *, instruction: Instructions = None, normalize: bool = True, show_progress: bool = False
+    ) -> Embeddings:
+        """`encode` with task "query"."""
+        return self.encode(
+            items, task="query", instruction=instruction, normalize=normalize, show_progress=show_progress
+        )
+
+    def encode_document(
+        self, items: Items, *, instruction: Instructions = None, normalize: bool = True, show_progress: bool = False
+    ) -> Embeddings:
+        """`encode` with task "document"."""
+        return self.encode(
+            items, task="document", instruction=instruction, normalize=normalize, show_progress=show_progress
+        )
+
+    async def aencode(
+        self,
+        items: Items,
+        *,
+        task: Task,
+        instruction: Instructions = None,
+        normalize: bool = True,
+        show_progress: bool = False,
+    ) -> Embeddings:
+        """`encode` without blocking the event loop; arguments, result and errors are the same.
+
+        Each micro-batch is a step of its own in the encoder's threads, so that many calls make progress side by
+        side, and a call that is cancelled stops after the step that is running.
+        """
+        handle = await asyncio.to_thread(self._acquire) if self._handle is None else self._acquire()
+        single, job = self._job(items, task, instruction, normalize, handle=handle)
+        context = contextvars.copy_context()
+
+        def step(work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+            loop = asyncio.get_running_loop()
+            return loop.run_in_executor(handle.executor, functools.partial(context.run, work, *args))
+
+        with _progress(job, show_progress) as bar:
+            for batch in await step(job.plan):
+                await step(job.run, batch)
+                bar.update(len(batch.entries))
+        embeddings = await step(job.embeddings)
+        return embeddings[0] if single else embeddings
+
+    def encode_partial(
+        self,
+        items: Items,
+        *,
+        task: Task,
+        instruction: Instructions = None,
+        normalize: bool = True,
+        show_progress: bool = False,
+    ) -> EncodeResult:
+        """`encode` that goes on past items that cannot be embedded, and names them.
+
+        Arguments are those of `encode`; one item counts as a list of one. What is not an item's own fault (the model
+        cannot be loaded, or fails) is raised.
+        """
+        if inputs.is_single(items):
+            items = [items]  # type: ignore[list-item]
+        _, job = self._job(items, task, instruction, normalize, keep_going=True)
+        with _progress(job, show_progress) as bar:
+            for batch in job.plan():
+                job.run(batch)
+                bar.update(len(batch.entries))
+        return job.result()
+
+    def rerank(
+        self,
+        query: Item,
+        candidates: Sequence[Item],
+        *,
+        question: str | None = None,
+        instruction: str | None = None,
+        top_n: int | None = None,
+    ) -> list[Ranked]:
+        """Order candidates by closeness to a query.
+
+        With a question, every clip on either side is embedded as the model card steers: paired with the question, as
+        a query; texts then stand for answers and are embedded as documents. Without one, the query is embedded as a
+        query and the candidates as documents.
+
+        Args:
+            query: one item.
+            candidates: items of any kind.
+            question: the aspect to compare by; for an `AudioText` query its text if None.
+            instruction: for what is embedded as a query, in place of the encoder's.
+            top_n: how many to return; all if None.
+
+        Returns:
+            The best candidates, best first, by index and score (the cosine).
+
+        Raises:
+            InputError: as `encode`, and for `top_n` below 1.
+        """
+        return reranking.rerank(self, query, candidates, question=question, instruction=instruction, top_n=top_n)
+
+    # The model
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors, read from the model; loads it."""
+        return self._acquire().loaded().dim
+
+    @property
+    def revision(self) -> str | None:
+        """The commit that was loaded, None for a folder or the bundled checkpoint; loads the model."""
+        return self.load_report.revision
+
+    @property
+    def load_report(self) -> LoadReport:
+        """What was loaded and what was checked; loads the model."""
+        return self._acquire().loaded().report
+
+    def close(self) -> None:
+        """Let go of the model; its memory is freed when no other encoder holds it. A later call loads it again."""
+        self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Copies, pickles and looks
+
+    def __copy__(self) -> Self:
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = self.__copy__()
+        twin._asked = copy.deepcopy(self._asked, memo)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handle": None, "_token": None}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r})"
+
+    # Inside
+
+    def _acquire(self) -> handles.ModelHandle:
+        handle = self._handle
+        if handle is None or handle.pid != os.getpid():
+            handle = self._handle = handles.acquire(configure(token=self._token, **self._asked))
+        return handle
+
+    def _job(
+        self,
+        items: Any,
+        task: Task,
+        instruction: Instructions,
+        normalize: bool,
+        *,
+        handle: handles.ModelHandle | None = None,
+        keep_going: bool = False,
+    ) -> tuple[bool, Job]:
+        if task not in get_args(Task):
+            raise InputError(f"task must be one of {get_args(Task)}, got {task!r}")
+        if not isinstance(normalize, bool):
+            raise InputError(f"normalize must be True or False, got {normalize!r}")
+        single = inputs.is_single(items)
+        listed = [items] if single else inputs.as_list(items)
+        default = (self.query_instruction if task == "query" else self.document_instruction) or None
+        instructions = _spread(instruction, default or DEFAULT_INSTRUCTIONS[task], len(listed), single=single)
+        job = Job(
+            handle or self._acquire(),
+            listed,
+            instructions,
+            task=task,
+            policy=self._policy,
+            limits=self._limits,
+            normalize=normalize,
+            keep_going=keep_going,
+        )
+        return single, job
+
+
+def _model_name(model: str | os.PathLike[str]) -> str:
+    if isinstance(model, os.PathLike):
+        return str(Path(model).expanduser().absolute())
+    if not isinstance(model, str) or not model:
+        raise InputError(f"model must be a hub id, 'alm2vec-tiny' or a folder, got {model!r}")
+    return str(Path(model).expanduser().absolute()) if is_folder(model) else model
+
+
+def _is_trusted(model: str, trust_remote_code: bool | None) -> bool:
+    if trust_remote_code is None:
+        return is_known(model)
+    return trust_remote_code or (is_known(model) and "/" not in model)
+
+
+def _instruction(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name} must be a str or None, got {value!r}")
+    return value or None
+
+
+def _spread(instruction: Any, default: str, count: int, *, single: bool) -> list[str]:
+    """One resolved instruction for each item."""
+    if instruction is None or isinstance(instruction, str):
+        return [instruction or default] * count
+    if single or not isinstance(instruction, Sequence) or len(instruction) != count:
+        raise InputError(
+            "instruction must be a str, None, or a list with one for each item"
+            + (f": {len(instruction)} were given for {count} items" if isinstance(instruction, Sequence) else "")
+        )
+    return [_instruction(f"instruction[{i}]", one) or default for i, one in enumerate(instruction)]
+
+
+def _progress(job: Job, show: bool) -> tqdm[Any]:
+    from tqdm import tqdm
+
+    return tqdm(total=len(job), desc="ALM2Vec", unit="item", disable=not show)

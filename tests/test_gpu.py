@@ -1,0 +1,38 @@
+"""The encoder on a CUDA device."""
+
+import numpy as np
+import pytest
+import sounds
+
+from alm2vec_integrations import ALM2VecEncoder, AudioClip, AudioText
+
+pytestmark = pytest.mark.gpu
+
+
+def test_vectors_are_those_of_the_cpu(tiny, tmp_path):
+    """Mixed items, float32 on both sides."""
+    clips = [AudioClip(sounds.write(tmp_path / f"{i}.wav", sounds.noise(0.5 + 2 * i, seed=i))) for i in range(8)]
+    items = [*clips, *(f"text {i}" for i in range(8)), *(AudioText("what?", clip) for clip in clips)]
+    with ALM2VecEncoder("alm2vec-tiny") as encoder:
+        assert encoder.load_report.device.startswith("cuda")
+        on_gpu = encoder.encode(items, task="query")
+        alone = np.stack([encoder.encode(item, task="query") for item in items])
+    np.testing.assert_allclose(on_gpu, tiny.encode(items, task="query"), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(on_gpu, alone, rtol=0, atol=1e-4)
+
+
+def test_closing_gives_the_memory_back(tmp_path):
+    """All of it, without waiting for the garbage collector."""
+    import torch
+
+    from alm2vec_integrations.tiny.writer import BUNDLED, Shape, write_checkpoint
+
+    text = {**BUNDLED.text_config, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+    folder = write_checkpoint(tmp_path / "larger", Shape(512, 8, 8, 2048, text))
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    encoder = ALM2VecEncoder(folder, trust_remote_code=True, device="cuda")
+    encoder.encode(AudioClip(sounds.noise(5.0), sampling_rate=16_000), task="query")
+    assert torch.cuda.memory_allocated() - before > 100_000_000
+    encoder.close()
+    assert torch.cuda.memory_allocated() - before < 20_000_000

@@ -1,0 +1,110 @@
+"""Clips, composed items and references, without a model."""
+
+import dataclasses
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alm2vec_integrations import AudioClip, AudioText, InputError
+
+paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
+    lambda path: "://" not in path and not path.startswith("audio:")
+)
+seconds = st.floats(0, 1e7, allow_nan=False)
+
+
+@given(paths, st.none() | seconds, st.none() | seconds)
+def test_a_reference_reads_back_exactly(path, start, end):
+    """Any path and any times, digit for digit."""
+    if end is not None and end <= (start or 0):
+        start, end = end, None
+    clip = AudioClip(path, start_seconds=start, end_seconds=end)
+    back = AudioClip.from_reference(clip.reference(digest=False))
+    assert (back.path, back.start_seconds, back.end_seconds) == (path, start, end)
+    assert back.is_reference
+    assert not clip.is_reference
+
+
+@pytest.mark.parametrize(
+    "path", ["a b.wav", "a#b.wav", "100%.wav", "a&v=1.wav", "å/雨.flac", "C:\\x\\y.wav", "\udcff.wav"]
+)
+def test_awkward_paths(path):
+    """Characters that mean something in a URI are only characters."""
+    reference = AudioClip(path, start_seconds=12, end_seconds=20.5).reference(digest=False)
+    assert reference.isascii()
+    assert reference.endswith("#t=12,20.5")
+    assert AudioClip.from_reference(reference).path == path
+
+
+def test_the_documented_form(clips):
+    """`audio:<uri>#t=<start>,<end>&v=<digest>`, each part only if there is one."""
+    import hashlib
+
+    digest = hashlib.sha256(clips[0].read_bytes()).hexdigest()[:16]
+    assert AudioClip(clips[0]).reference() == f"audio:{clips[0]}#v={digest}"
+    assert AudioClip(clips[0], end_seconds=2).reference() == f"audio:{clips[0]}#t=,2&v={digest}"
+    assert AudioClip("a.wav", start_seconds=1).reference(digest=False) == "audio:a.wav#t=1"
+    assert AudioClip("a.wav").reference(digest=False) == "audio:a.wav"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    ["audio:", "audio:a.wav#", "audio:a.wav#t=", "audio:a.wav#t=1&", "audio:a.wav#t=1&v=", "audio:a.wav#v=12ab",
+     "audio:a.wav#t=1,2,3", "audio:a.wav#t=1e3", "audio:a.wav#t=.", "audio:a.wav#&v=0123456789abcdef",
+     "audio:a.wav#v=0123456789abcdef&t=1", "audio:a.wav#t=1v=0123456789abcdef", "a.wav", ""],
+)  # fmt: skip
+def test_cut_and_malformed_references_are_refused(cut):
+    """A text splitter may have cut it; half a reference is not another reference."""
+    with pytest.raises(InputError):
+        AudioClip.from_reference(cut)
+
+
+@pytest.mark.parametrize("url", ["audio:https://example.org/a.wav", "audio:file:///etc/passwd", "audio:s3%3A//b/k.wav"])
+def test_references_to_urls_are_refused(url):
+    """Nothing is fetched."""
+    with pytest.raises(InputError, match="download"):
+        AudioClip.from_reference(url)
+
+
+def test_only_paths_have_references():
+    """Bytes have no name to be found by."""
+    with pytest.raises(InputError, match="write it to a file"):
+        AudioClip(b"RIFF").reference()
+
+
+def test_a_changed_copy_stays_a_reference():
+    """`dataclasses.replace` does not lift the access policy."""
+    clip = AudioClip.from_reference("audio:a.wav#v=0123456789abcdef")
+    later = dataclasses.replace(clip, start_seconds=1.0)
+    assert later.is_reference
+    assert later.digest == "0123456789abcdef"
+
+
+def test_equal_clips_are_equal():
+    """By path and times; arrays and file objects by identity."""
+    import numpy as np
+
+    assert AudioClip("a.wav", start_seconds=1) == AudioClip("a.wav", start_seconds=1)
+    assert AudioClip("a.wav") != AudioClip("a.wav", start_seconds=1)
+    assert AudioClip("a.wav") != "a.wav"
+    assert len({AudioClip("a.wav"), AudioClip("a.wav"), AudioClip(b"RIFF"), AudioClip(b"RIFF")}) == 2
+    samples = np.zeros(10, np.float32)
+    assert AudioClip(samples, sampling_rate=10) == AudioClip(samples, sampling_rate=10)
+    assert AudioClip(samples, sampling_rate=10) != AudioClip(samples.copy(), sampling_rate=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "audio"), [("", AudioClip("a")), (" ", AudioClip("a")), (3, AudioClip("a")), ("q", "a")]
+)
+def test_composed_items_need_both_parts(text, audio):
+    """A path has to be said to be audio here too."""
+    with pytest.raises(InputError):
+        AudioText(text, audio)
+
+
+def test_errors_survive_a_pickle():
+    """Pools send them between processes."""
+    error = pickle.loads(pickle.dumps(InputError("reason", index=3, source="a.wav")))
+    assert (str(error), error.index, error.source, error.reason) == ("item 3, a.wav: reason", 3, "a.wav", "reason")

@@ -1,0 +1,40 @@
+"""How lists are cut into micro-batches."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alm2vec_integrations.planning import Entry, plan
+
+entries = st.lists(
+    st.tuples(
+        st.sampled_from(["text", "audio", "audio+text"]),
+        st.sampled_from(["one", "two"]),
+        st.floats(0.1, 40),
+        st.integers(0, 99),
+    )
+).map(
+    lambda rows: [
+        Entry(i, "item", kind, instruction, 0.0 if kind == "text" else seconds, characters)
+        for i, (kind, instruction, seconds, characters) in enumerate(rows)
+    ]
+)
+
+
+@given(entries, st.integers(1, 8), st.floats(1, 100))
+def test_every_entry_once_and_every_bound_kept(listed, max_items, max_seconds):
+    """Nothing lost or doubled; one kind and instruction each; a clip over the bound goes alone."""
+    batches = plan(listed, max_items=max_items, max_seconds=max_seconds)
+    assert sorted(entry.position for batch in batches for entry in batch.entries) == list(range(len(listed)))
+    for batch in batches:
+        assert {(entry.kind, entry.instruction) for entry in batch.entries} == {(batch.kind, batch.instruction)}
+        assert 1 <= len(batch.entries) <= max_items
+        padded = max(entry.seconds for entry in batch.entries) * len(batch.entries)
+        assert padded <= max_seconds or len(batch.entries) == 1
+
+
+def test_neighbours_in_length_go_together():
+    """So that padding is small."""
+    lengths = [9.0, 1.0, 8.0, 2.0, 7.0, 3.0]
+    listed = [Entry(i, "item", "audio", "x", seconds, 0) for i, seconds in enumerate(lengths)]
+    batches = plan(listed, max_items=3, max_seconds=100)
+    assert [[entry.seconds for entry in batch.entries] for batch in batches] == [[1.0, 2.0, 3.0], [7.0, 8.0, 9.0]]
