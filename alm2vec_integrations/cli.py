@@ -1,0 +1,168 @@
+"""The command `alm2vec`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__, tiny
+from ._extras import require
+from .errors import ALM2VecError, AudioError, InputError
+from .inputs import AudioClip
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 1 for an error that the message explains."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
+    warnings.showwarning = _show_warning
+    if not sys.stderr.isatty():
+        # Read by huggingface_hub and transformers when they are imported; their bars would fill a log.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        return int(options.run(options))
+    except ALM2VecError as error:
+        print(f"alm2vec: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="alm2vec", description="Search audio with ALM2Vec.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    search = commands.add_parser(
+        "search",
+        help="rank the audio files in a folder",
+        description="Rank the audio files in FOLDER by a text, by another clip (--audio), or by a clip with a text.",
+        epilog=(
+            "--question compares by an aspect: every clip, in the folder and in --audio, is embedded with it, "
+            "and TEXT stands for an answer to it."
+        ),
+    )
+    search.add_argument("folder", metavar="FOLDER", type=Path, help="searched with its subfolders")
+    search.add_argument("text", metavar="TEXT", nargs="?", help="what to look for")
+    search.add_argument("--audio", metavar="CLIP", help="an example to look for, alone or with TEXT")
+    search.add_argument("--question", help="the aspect to compare by, as in 'Is there music?'")
+    search.add_argument("--instruction", help="for the query, in place of the published one")
+    search.add_argument("--model", default=tiny.NAME, help=f"hub id or folder (default: {tiny.NAME}, a demonstration)")
+    search.add_argument("--trust-remote-code", action="store_true", help="run the Python code in --model's folder")
+    search.add_argument("--device", help="torch device (default: the GPU if there is one)")
+    search.add_argument("--top", metavar="N", type=_positive, default=5, help="how many to show (default: 5)")
+    search.add_argument("--json", action="store_true", help="print JSON")
+    search.add_argument("--verbose", action="store_true", help="log what is loaded")
+    search.set_defaults(run=_search)
+    return parser
+
+
+@dataclass(frozen=True)
+class _Hit:
+    rank: int
+    score: float
+    source: str
+    seconds: float
+
+
+def _search(options: argparse.Namespace) -> int:
+    require("langchain_core", "langchain")
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+    from .langchain import ALM2VecEmbeddings
+
+    if options.text is None and options.audio is None:
+        raise InputError("give TEXT, --audio, or both")
+    if options.text and options.audio and options.question:
+        raise InputError("TEXT with --audio is one query already: leave out TEXT or --question")
+    folder: Path = options.folder
+    seconds = _measure_folder(folder)
+    embeddings = ALM2VecEmbeddings(
+        model=options.model,
+        trust_remote_code=options.trust_remote_code or None,
+        device=options.device,
+        allowed_audio_roots=[str(folder)],
+        document_task="query" if options.question else "document",
+        document_question=options.question,
+        show_progress=sys.stderr.isatty(),
+    )
+    store = InMemoryVectorStore(embeddings)
+    store.add_texts([AudioClip(source).reference() for source in seconds], [{"source": source} for source in seconds])
+    vector = _query_vector(embeddings, options)
+    found = store.similarity_search_with_score_by_vector(vector, k=options.top)
+    hits = [
+        _Hit(rank, score, document.metadata["source"], round(seconds[document.metadata["source"]], 3))
+        for rank, (document, score) in enumerate(found, start=1)
+    ]
+    if options.json:
+        print(_as_json(options, hits))
+    else:
+        print(_as_table(options, hits, len(seconds)))
+    return 0
+
+
+def _query_vector(embeddings: Any, options: argparse.Namespace) -> list[float]:
+    if options.audio is not None:
+        vector: list[float] = embeddings.embed_audio_query(
+            options.audio, options.question or options.text, instruction=options.instruction
+        )
+    elif options.question:
+        # An answer to the question: the model card embeds answers as documents.
+        vector = embeddings.encoder.encode(options.text, task="document", instruction=options.instruction).tolist()
+    else:
+        vector = embeddings.embed_query(options.text, instruction=options.instruction)
+    return vector
+
+
+def _measure_folder(folder: Path) -> dict[str, float]:
+    """The folder's audio files and their lengths in seconds; files that cannot be read are named and left out."""
+    from .audio.decoding import measure
+
+    if not folder.is_dir():
+        raise InputError("there is no such folder", source=str(folder))
+    seconds = {}
+    for path in sorted(folder.resolve().rglob("*")):
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
+            try:
+                seconds[str(path)] = measure(AudioClip(path)).seconds
+            except AudioError as error:
+                print(f"alm2vec: left out: {error}", file=sys.stderr)
+    if not seconds:
+        raise InputError(
+            f"holds no audio file that can be read ({', '.join(sorted(AUDIO_SUFFIXES))})", source=str(folder)
+        )
+    return seconds
+
+
+def _as_json(options: argparse.Namespace, hits: list[_Hit]) -> str:
+    query = {name: getattr(options, name) for name in ("text", "audio", "question", "instruction")}
+    return json.dumps({"model": options.model, "query": query, "hits": [vars(hit) for hit in hits]}, indent=2)
+
+
+def _as_table(options: argparse.Namespace, hits: list[_Hit], searched: int) -> str:
+    root = options.folder.resolve()
+    names = [str(Path(hit.source).relative_to(root)) for hit in hits]
+    width = max(len(name) for name in [*names, "file"])
+    lines = [f"{'rank':>4}  {'score':>7}  {'seconds':>8}  file", f"{'-' * 4}  {'-' * 7}  {'-' * 8}  {'-' * width}"]
+    lines += [
+        f"{hit.rank:>4}  {hit.score:>7.4f}  {hit.seconds:>8.2f}  {name}" for hit, name in zip(hits, names, strict=True)
+    ]
+    return "\n".join([*lines, "", f"{searched} files searched with {options.model}"])
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"alm2vec: {message}", file=sys.stderr)

@@ -1,0 +1,192 @@
+"""LangChain's `Embeddings` over the encoder: audio rides in `page_content` as a reference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from langchain_core.embeddings import Embeddings
+from langchain_core.utils import secret_from_env
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, SkipValidation, model_validator
+
+from ..checkpoint.loading import Verify
+from ..encoder import ALM2VecEncoder, Encoder
+from ..errors import InputError
+from ..inputs import AudioClip, AudioText, Item, as_clip
+from ..instructions import Task
+
+Audio = AudioClip | str | os.PathLike[str]
+
+
+class ALM2VecEmbeddings(BaseModel, Embeddings):
+    """Text and audio documents, and text, audio and composed queries, as vectors of one space.
+
+    LangChain's stores hand the embedder strings only, so an audio document's `page_content` is a reference,
+    `AudioClip(path).reference()`. `embed_documents` opens references inside `allowed_audio_roots` and embeds every
+    other string as text; `embed_query` takes any string as text.
+
+    Nothing is loaded before the first text is embedded, and copies share one model.
+
+    Example:
+        >>> store = InMemoryVectorStore(ALM2VecEmbeddings(model="cara-ai/ALM2Vec-FT", allowed_audio_roots=["calls"]))
+        >>> store.add_texts([AudioClip("calls/1.flac").reference(), "a transcript"])
+        >>> store.similarity_search("an angry customer")
+
+    Args:
+        model: as for `ALM2VecEncoder`; so are `revision`, `cache_dir`, `local_files_only`, `trust_remote_code`,
+            `device`, `dtype`, `model_kwargs`, `max_batch_items`, `max_batch_seconds`, `allowed_audio_roots`,
+            `verify` and `query_instruction`.
+        token: for the hub; the environment's HF_TOKEN if not given. Not part of a pickle.
+        document_task: what documents are to the model; "query" for an index of audio under a question.
+        document_instruction: for documents; None is the published one of `document_task`.
+        document_question: paired with every audio document, which then is embedded under that aspect.
+        normalize: whether vectors have length 1.
+        show_progress: draw a progress bar while documents are embedded.
+        encoder: stands in for the one that would be made from the arguments above.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", populate_by_name=True, protected_namespaces=(), arbitrary_types_allowed=True
+    )
+
+    model_name: str = Field(alias="model")
+    revision: str | None = None
+    token: SecretStr | None = Field(default_factory=secret_from_env("HF_TOKEN", default=None), repr=False)
+    cache_dir: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool | None = None
+    device: str | None = None
+    dtype: str | None = None
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    max_batch_items: int | None = None
+    max_batch_seconds: float | None = None
+    allowed_audio_roots: list[str | Path] | None = None
+    verify: Verify = "full"
+    query_instruction: str | None = None
+    document_task: Task = "document"
+    document_instruction: str | None = None
+    document_question: str | None = None
+    normalize: bool = True
+    show_progress: bool = False
+    encoder: SkipValidation[Encoder] = Field(default=None, exclude=True, repr=False)  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _make_encoder(self) -> Self:
+        if self.encoder is None:
+            # The instructions stay here: each call passes its own, so that copies with others share the encoder.
+            sizes = {"max_batch_items": self.max_batch_items, "max_batch_seconds": self.max_batch_seconds}
+            self.encoder = ALM2VecEncoder(
+                self.model_name,
+                revision=self.revision,
+                token=self.token.get_secret_value() if self.token else None,
+                cache_dir=self.cache_dir,
+                local_files_only=self.local_files_only,
+                trust_remote_code=self.trust_remote_code,
+                device=self.device,
+                dtype=self.dtype,
+                model_kwargs=self.model_kwargs,
+                allowed_audio_roots=self.allowed_audio_roots,
+                verify=self.verify,
+                **{name: value for name, value in sizes.items() if value is not None},
+            )
+        return self
+
+    def with_instructions(self, *, query: str | None = None, document: str | None = None) -> Self:
+        """A copy with other instructions that shares the model; None keeps what is set, "" goes back to the default."""
+        changes = {"query_instruction": query, "document_instruction": document}
+        return self.model_copy(update={name: value for name, value in changes.items() if value is not None})
+
+    def embed_documents(self, texts: list[str], *, instruction: str | None = None) -> list[list[float]]:
+        """Vectors of texts and of audio references, in order.
+
+        Raises:
+            InputError: a text is empty, a reference is malformed, or its audio cannot be read; it names the item.
+            AudioAccessError: a reference points outside `allowed_audio_roots`, or the file has changed.
+        """
+        return self._documents([self._document(index, text) for index, text in enumerate(texts)], instruction)
+
+    async def aembed_documents(self, texts: list[str], *, instruction: str | None = None) -> list[list[float]]:
+        """`embed_documents` without blocking the event loop."""
+        return await self._adocuments([self._document(index, text) for index, text in enumerate(texts)], instruction)
+
+    def embed_audio(self, clips: Sequence[Audio], *, instruction: str | None = None) -> list[list[float]]:
+        """Vectors of audio documents given directly; these need no `allowed_audio_roots`."""
+        return self._documents([self._with_question(as_clip(clip)) for clip in clips], instruction)
+
+    async def aembed_audio(self, clips: Sequence[Audio], *, instruction: str | None = None) -> list[list[float]]:
+        """`embed_audio` without blocking the event loop."""
+        return await self._adocuments([self._with_question(as_clip(clip)) for clip in clips], instruction)
+
+    def embed_query(self, text: str, *, instruction: str | None = None) -> list[float]:
+        """The vector of a query in words; the string is never opened as a file."""
+        return self._query(text, instruction)
+
+    async def aembed_query(self, text: str, *, instruction: str | None = None) -> list[float]:
+        """`embed_query` without blocking the event loop."""
+        return await self._aquery(text, instruction)
+
+    def embed_audio_query(
+        self, audio: Audio, question: str | None = None, *, instruction: str | None = None
+    ) -> list[float]:
+        """The vector of a query by example: a clip, or a clip with a question about it."""
+        return self._query(_example(audio, question), instruction)
+
+    async def aembed_audio_query(
+        self, audio: Audio, question: str | None = None, *, instruction: str | None = None
+    ) -> list[float]:
+        """`embed_audio_query` without blocking the event loop."""
+        return await self._aquery(_example(audio, question), instruction)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What a pickle holds: everything but the token and the weights."""
+        state = super().__getstate__()
+        return state | {"__dict__": state["__dict__"] | {"token": None}}
+
+    def _document(self, index: int, text: str) -> Item:
+        if not AudioClip.looks_like_reference(text):
+            return text
+        try:
+            return self._with_question(AudioClip.from_reference(text))
+        except InputError as error:
+            raise error.at(index) from error
+
+    def _with_question(self, clip: AudioClip) -> Item:
+        return AudioText(self.document_question, clip) if self.document_question else clip
+
+    def _documents(self, items: list[Item], instruction: str | None) -> list[list[float]]:
+        if not items:
+            return []
+        vectors = self.encoder.encode(items, **self._document_side(instruction))
+        return vectors.tolist()  # type: ignore[no-any-return]
+
+    async def _adocuments(self, items: list[Item], instruction: str | None) -> list[list[float]]:
+        if not items:
+            return []
+        vectors = await self.encoder.aencode(items, **self._document_side(instruction))
+        return vectors.tolist()  # type: ignore[no-any-return]
+
+    def _document_side(self, instruction: str | None) -> dict[str, Any]:
+        return {
+            "task": self.document_task,
+            "instruction": instruction or self.document_instruction,
+            "normalize": self.normalize,
+            "show_progress": self.show_progress,
+        }
+
+    def _query(self, item: Item, instruction: str | None) -> list[float]:
+        vector = self.encoder.encode(item, **self._query_side(instruction))
+        return vector.tolist()  # type: ignore[no-any-return]
+
+    async def _aquery(self, item: Item, instruction: str | None) -> list[float]:
+        vector = await self.encoder.aencode(item, **self._query_side(instruction))
+        return vector.tolist()  # type: ignore[no-any-return]
+
+    def _query_side(self, instruction: str | None) -> dict[str, Any]:
+        return {"task": "query", "instruction": instruction or self.query_instruction, "normalize": self.normalize}
+
+
+def _example(audio: Audio, question: str | None) -> Item:
+    clip = as_clip(audio)
+    return AudioText(question, clip) if question else clip

@@ -1,0 +1,182 @@
+"""ALM2Vec behind LangChain's `Embeddings`, in LangChain's own in-memory store."""
+
+import asyncio
+import copy
+import pickle
+from pathlib import Path
+
+import fake_checkpoints
+import numpy as np
+import pytest
+import sounds
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore
+from pydantic import ValidationError
+
+from alm2vec_integrations import DOC_INSTRUCTION, QUERY_INSTRUCTION, AudioAccessError, AudioClip, AudioText, InputError
+from alm2vec_integrations.langchain import ALM2VecEmbeddings
+
+
+@pytest.fixture
+def embeddings(fake, clips):
+    return ALM2VecEmbeddings(model=str(fake), trust_remote_code=True, allowed_audio_roots=[clips[0].parent])
+
+
+def test_constructing_loads_nothing_and_checks_names(fake):
+    """Light, closed to misspellings, and by either name of the field."""
+    embeddings = ALM2VecEmbeddings(model_name=str(fake), trust_remote_code=True)
+    assert isinstance(embeddings, Embeddings)
+    assert fake_checkpoints.loads == []
+    with pytest.raises(ValidationError, match="instruction"):
+        ALM2VecEmbeddings(model=str(fake), instruction="x")
+    with pytest.raises(ValidationError, match="model"):
+        ALM2VecEmbeddings()
+    with pytest.raises(ValidationError, match="max_batch_items"):
+        ALM2VecEmbeddings(model=str(fake), max_batch_items=0)
+
+
+def test_empty_lists_load_nothing(embeddings):
+    """`[]` for `[]`."""
+    assert embeddings.embed_documents([]) == []
+    assert embeddings.embed_audio([]) == []
+    assert asyncio.run(embeddings.aembed_documents([])) == []
+    assert fake_checkpoints.loads == []
+
+
+class TestVectors:
+    def test_they_are_the_cores_own(self, embeddings, clips):
+        """Bit for bit, as lists of Python floats, for texts, references and clips, sync and async."""
+        core = embeddings.encoder
+        reference = AudioClip(clips[0], start_seconds=0.1).reference()
+        clip = AudioClip(clips[0], start_seconds=0.1)
+        documents = embeddings.embed_documents(["a\ntext", reference, "b"])
+        assert all(type(value) is float for row in documents for value in row)
+        assert documents == core.encode(["a\ntext", clip, "b"], task="document").tolist()
+        assert asyncio.run(embeddings.aembed_documents(["a\ntext", reference, "b"])) == documents
+        assert (
+            embeddings.embed_audio([clip, clips[1], str(clips[2])])
+            == core.encode([clip, AudioClip(clips[1]), AudioClip(clips[2])], task="document").tolist()
+        )
+        assert asyncio.run(embeddings.aembed_audio([clip])) == embeddings.embed_audio([clip])
+        assert embeddings.embed_query("q") == core.encode("q", task="query").tolist()
+        assert asyncio.run(embeddings.aembed_query("q")) == embeddings.embed_query("q")
+        for question, item in ((None, clip), ("who?", AudioText("who?", clip))):
+            expected = core.encode(item, task="query").tolist()
+            assert embeddings.embed_audio_query(clip, question) == expected
+            assert asyncio.run(embeddings.aembed_audio_query(clip, question)) == expected
+
+    def test_instructions_call_over_field_over_default(self, embeddings):
+        """And `with_instructions` makes copies that share the model."""
+        other = embeddings.with_instructions(query="field", document="stored")
+        other.embed_query("a")
+        other.embed_query("b", instruction="call")
+        other.embed_query("c", instruction="")
+        other.embed_documents(["d"])
+        other.with_instructions(query="").embed_query("e")
+        embeddings.embed_query("f")
+        embeddings.embed_documents(["g"], instruction="call")
+        embeddings.embed_documents(["h"])
+        seen = {call["text"][0]: call["instruction"] for call in fake_checkpoints.calls}
+        assert [seen[key] for key in "abcdefgh"] == [
+            "field", "call", "field", "stored", QUERY_INSTRUCTION, QUERY_INSTRUCTION, "call", DOC_INSTRUCTION
+        ]  # fmt: skip
+        assert len(fake_checkpoints.loads) == 1
+        with pytest.raises(TypeError, match="text"):
+            embeddings.with_instructions(text="x")
+
+    def test_an_index_under_a_question(self, embeddings, clips):
+        """Audio documents are paired with the question and embedded as the card steers; texts are not."""
+        index = embeddings.model_copy(update={"document_task": "query", "document_question": "who?"})
+        vectors = index.embed_documents([AudioClip(clips[0]).reference(), "a text"])
+        assert vectors[0] == embeddings.embed_audio_query(clips[0], "who?")
+        assert vectors[1] == embeddings.embed_query("a text")
+
+    def test_without_normalizing(self, fake):
+        """The field reaches the core."""
+        raw = ALM2VecEmbeddings(model=str(fake), trust_remote_code=True, normalize=False).embed_query("x")
+        assert np.linalg.norm(raw) != pytest.approx(1.0)
+
+
+class TestSharing:
+    def test_copies_share_the_model(self, embeddings):
+        """`model_copy`, `copy` and `deepcopy` load nothing."""
+        expected = embeddings.embed_query("x")
+        for twin in (
+            embeddings.model_copy(),
+            embeddings.model_copy(deep=True),
+            copy.copy(embeddings),
+            copy.deepcopy(embeddings),
+        ):
+            assert twin.embed_query("x") == expected
+        assert len(fake_checkpoints.loads) == 1
+
+    def test_pickles_hold_no_token(self, fake):
+        """Nor does anything printed or dumped."""
+        embeddings = ALM2VecEmbeddings(model=str(fake), trust_remote_code=True, token="hf_secret")
+        expected = embeddings.embed_query("x")
+        pickled = pickle.dumps(embeddings)
+        assert b"hf_secret" not in pickled
+        assert pickle.loads(pickled).embed_query("x") == expected
+        assert "hf_secret" not in f"{embeddings!r} {embeddings.model_dump()!r} {embeddings.model_dump_json()}"
+
+    def test_another_encoder_can_be_put_in(self, encoder):
+        """Anything that meets the protocol."""
+        embeddings = ALM2VecEmbeddings(model="not-a-model", encoder=encoder)
+        assert embeddings.embed_query("x") == encoder.encode("x", task="query").tolist()
+
+
+class TestReferences:
+    def test_a_query_is_never_opened(self, embeddings, clips):
+        """A string in the form of a reference is text on the query side."""
+        reference = AudioClip(clips[0]).reference()
+        assert embeddings.embed_query(reference) == embeddings.encoder.encode(reference, task="query").tolist()
+
+    def test_outside_the_roots(self, fake, embeddings, tmp_path):
+        """Refused, naming the item; and nothing is open by default."""
+        outside = AudioClip(sounds.write(tmp_path / "out.wav", sounds.noise(0.5))).reference()
+        with pytest.raises(AudioAccessError, match=r"item 1, .*outside"):
+            embeddings.embed_documents(["text", outside])
+        closed = ALM2VecEmbeddings(model=str(fake), trust_remote_code=True)
+        with pytest.raises(AudioAccessError, match="allowed_audio_roots"):
+            closed.embed_documents([outside])
+
+    @pytest.mark.parametrize("bad", ["audio:https://example.org/a.wav", "audio:a.wav#t=1,", "audio:"])
+    def test_malformed_ones_name_the_item(self, embeddings, bad):
+        """Half a reference is not embedded as text."""
+        with pytest.raises(InputError, match="item 1"):
+            embeddings.embed_documents(["text", bad])
+
+
+class TestStore:
+    @pytest.fixture
+    def store(self, tiny, clips):
+        embeddings = ALM2VecEmbeddings(model="alm2vec-tiny", encoder=tiny)
+        embeddings.encoder = type(tiny)("alm2vec-tiny", device="cpu", allowed_audio_roots=[clips[0].parent])
+        store = InMemoryVectorStore(embeddings)
+        store.add_texts([AudioClip(clip).reference() for clip in clips], [{"source": str(clip)} for clip in clips])
+        store.add_texts(["a transcript of something"], [{"source": "text"}])
+        return store
+
+    def test_found_by_text_by_clip_and_by_clip_with_question(self, store, clips):
+        """The order is that of the cosines between the core's own vectors."""
+        encoder, embeddings = store.embedding.encoder, store.embedding
+        items = [*(AudioClip(clip) for clip in clips), "a transcript of something"]
+        sources = [*map(str, clips), "text"]
+        documents = encoder.encode(items, task="document")
+        queries = [
+            (embeddings.embed_query("rain"), "rain"),
+            (embeddings.embed_audio_query(clips[4]), AudioClip(clips[4])),
+            (embeddings.embed_audio_query(clips[4], "what?"), AudioText("what?", AudioClip(clips[4]))),
+        ]
+        for vector, item in queries:
+            scores = documents @ encoder.encode(item, task="query")
+            expected = [sources[i] for i in np.argsort(-scores)[:4]]
+            found = store.similarity_search_with_score_by_vector(vector, k=4)
+            assert [document.metadata["source"] for document, _ in found] == expected
+            np.testing.assert_allclose([score for _, score in found], np.sort(scores)[::-1][:4], atol=1e-5)
+
+    async def test_the_stores_own_search(self, store, clips):
+        """`similarity_search` and its async twin take a string and embed it as a query."""
+        found = store.similarity_search("rain", k=11)
+        assert [d.page_content for d in found] == [d.page_content for d in await store.asimilarity_search("rain", k=11)]
+        assert {Path(d.metadata["source"]).name for d in found} == {"text", *(clip.name for clip in clips)}

@@ -1,0 +1,59 @@
+"""What importing the package costs, in processes of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "transformers", "soundfile", "soxr", "sentence_transformers", "llama_index", "haystack"}
+
+
+def loaded_by(statement):
+    script = f"import sys\n{statement}\nprint(' '.join(sorted(set(m.partition('.')[0] for m in sys.modules))))"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import alm2vec_integrations, alm2vec_integrations.langchain",
+        "from alm2vec_integrations import *",
+        "import alm2vec_integrations.cli",
+        "from alm2vec_integrations.langchain import ALM2VecEmbeddings; ALM2VecEmbeddings(model='alm2vec-tiny')",
+    ],
+)
+def test_importing_and_constructing_stay_light(statement):
+    """Neither torch nor transformers, nor any framework that was not asked for."""
+    assert loaded_by(statement) & HEAVY == set()
+
+
+def test_the_check_can_fail():
+    """Using the model does load torch."""
+    assert "torch" in loaded_by(
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from alm2vec_integrations import ALM2VecEncoder; ALM2VecEncoder('alm2vec-tiny').dim"
+    )
+
+
+def test_a_missing_framework_names_its_extra():
+    """The message is the command to run."""
+    script = (
+        "import sys; sys.modules['langchain_core'] = None\n"
+        "import importlib.util; find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == 'langchain_core' else find(name, *a)\n"
+        "import alm2vec_integrations.langchain"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
+    assert "pip install 'alm2vec-integrations[langchain]'" in done.stderr
+
+
+def test_every_public_name_resolves():
+    """The lazy table and the modules agree."""
+    import alm2vec_integrations
+
+    for name in alm2vec_integrations.__all__:
+        assert getattr(alm2vec_integrations, name) is not None
+    assert set(alm2vec_integrations.__all__) <= set(dir(alm2vec_integrations))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = alm2vec_integrations.nonsense
