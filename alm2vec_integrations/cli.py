@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -18,6 +19,9 @@ from ._extras import require
 from .errors import ALM2VecError, AudioError, InputError
 from .inputs import AudioClip
 
+# Enough for a few micro-batches, few enough that one damaged file costs little work twice.
+_INDEXED_AT_ONCE = 64
+
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
 
@@ -26,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text in the terminal's encoding
     if not sys.stderr.isatty():
         # Read by huggingface_hub and transformers when they are imported; their bars would fill a log.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -76,25 +83,30 @@ def _search(options: argparse.Namespace) -> int:
     require("langchain_core", "langchain")
     from langchain_core.vectorstores import InMemoryVectorStore
 
+    from .encoder import ALM2VecEncoder
     from .langchain import ALM2VecEmbeddings
 
     if options.text is None and options.audio is None:
         raise InputError("give TEXT, --audio, or both")
     if options.text and options.audio and options.question:
         raise InputError("TEXT with --audio is one query already: leave out TEXT or --question")
-    folder: Path = options.folder
-    seconds = _measure_folder(folder)
-    embeddings = ALM2VecEmbeddings(
-        model=options.model,
+    seconds = _measure_folder(options.folder)
+    encoder = ALM2VecEncoder(
+        options.model,
         trust_remote_code=options.trust_remote_code or None,
         device=options.device,
-        allowed_audio_roots=[str(folder)],
+        # Where the files really are: a link in the folder may lead out of it.
+        allowed_audio_roots=sorted({str(Path(source).resolve().parent) for source in seconds}),
+    )
+    embeddings = ALM2VecEmbeddings(
+        model=options.model,
+        encoder=encoder,
         document_task="query" if options.question else "document",
         document_question=options.question,
         show_progress=sys.stderr.isatty(),
     )
     store = InMemoryVectorStore(embeddings)
-    store.add_texts([AudioClip(source).reference() for source in seconds], [{"source": source} for source in seconds])
+    searched = _index(store, list(seconds))
     vector = _query_vector(embeddings, options)
     found = store.similarity_search_with_score_by_vector(vector, k=options.top)
     hits = [
@@ -104,7 +116,7 @@ def _search(options: argparse.Namespace) -> int:
     if options.json:
         print(_as_json(options, hits))
     else:
-        print(_as_table(options, hits, len(seconds)))
+        print(_as_table(options, hits, searched))
     return 0
 
 
@@ -115,23 +127,43 @@ def _query_vector(embeddings: Any, options: argparse.Namespace) -> list[float]:
         )
     elif options.question:
         # An answer to the question: the model card embeds answers as documents.
-        vector = embeddings.encoder.encode(options.text, task="document", instruction=options.instruction).tolist()
+        answer = embeddings.encoder.encode(options.text, task="document", instruction=options.instruction)
+        vector = answer.tolist()
     else:
         vector = embeddings.embed_query(options.text, instruction=options.instruction)
     return vector
 
 
+def _index(store: Any, sources: list[str]) -> int:
+    """Add the files to the store and return how many there are; damaged ones are named and left out."""
+    added, pending = 0, sources
+    while pending:
+        some, pending = pending[:_INDEXED_AT_ONCE], pending[_INDEXED_AT_ONCE:]
+        try:
+            store.add_texts([AudioClip(source).reference() for source in some], [{"source": s} for s in some])
+        except AudioError as error:
+            if error.index is None:
+                raise
+            print(f"alm2vec: left out: {some.pop(error.index)}: {error.reason}", file=sys.stderr)
+            pending = some + pending
+        else:
+            added += len(some)
+    return added
+
+
 def _measure_folder(folder: Path) -> dict[str, float]:
     """The folder's audio files and their lengths in seconds; files that cannot be read are named and left out."""
+    from .audio.access import AccessPolicy
     from .audio.decoding import measure
 
     if not folder.is_dir():
-        raise InputError("there is no such folder", source=str(folder))
+        raise InputError("is not a folder" if folder.exists() else "there is no such folder", source=str(folder))
+    policy = AccessPolicy()
     seconds = {}
-    for path in sorted(folder.resolve().rglob("*")):
+    for path in sorted(folder.absolute().rglob("*")):
         if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
             try:
-                seconds[str(path)] = measure(AudioClip(path)).seconds
+                seconds[str(path)] = measure(AudioClip(path), policy).seconds
             except AudioError as error:
                 print(f"alm2vec: left out: {error}", file=sys.stderr)
     if not seconds:
@@ -147,7 +179,7 @@ def _as_json(options: argparse.Namespace, hits: list[_Hit]) -> str:
 
 
 def _as_table(options: argparse.Namespace, hits: list[_Hit], searched: int) -> str:
-    root = options.folder.resolve()
+    root = options.folder.absolute()
     names = [str(Path(hit.source).relative_to(root)) for hit in hits]
     width = max(len(name) for name in [*names, "file"])
     lines = [f"{'rank':>4}  {'score':>7}  {'seconds':>8}  file", f"{'-' * 4}  {'-' * 7}  {'-' * 8}  {'-' * width}"]
@@ -158,10 +190,9 @@ def _as_table(options: argparse.Namespace, hits: list[_Hit], searched: int) -> s
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
+    return int(text)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import torch
     from tqdm import tqdm
 
-T = TypeVar("T")
 Embeddings = npt.NDArray[np.float32]
 Instructions = str | Sequence[str | None] | None
 
@@ -135,6 +133,14 @@ class ALM2VecEncoder:
             raise InputError(f"dtype must be None or one of {_DTYPES}, got {dtype!r}")
         if trust_remote_code not in (None, True, False):
             raise InputError(f"trust_remote_code must be True, False or None, got {trust_remote_code!r}")
+        if not isinstance(local_files_only, bool):
+            raise InputError(f"local_files_only must be True or False, got {local_files_only!r}")
+        if token is not None and not isinstance(token, (str, bool)):
+            raise InputError(f"token must be a str, True, False or None, got {type(token).__name__}")
+        if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
+            raise InputError(f"cache_dir must be a folder, got {cache_dir!r}")
+        if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
+            raise InputError(f"model_kwargs must be a dict, got {model_kwargs!r}")
         self._limits = Limits(max_batch_items, float(max_batch_seconds))
         self._policy = AccessPolicy(allowed_audio_roots)
         self._token = token
@@ -182,10 +188,7 @@ class ALM2VecEncoder:
             ModelContractError: the model answers in a way that its card rules out.
         """
         single, job = self._job(items, task, instruction, normalize)
-        with _progress(job, show_progress) as bar:
-            for batch in job.plan():
-                job.run(batch)
-                bar.update(len(batch.entries))
+        _run(job, show_progress)
         return job.embeddings()[0] if single else job.embeddings()
 
     def encode_query(
@@ -215,23 +218,16 @@ class ALM2VecEncoder:
     ) -> Embeddings:
         """`encode` without blocking the event loop; arguments, result and errors are the same.
 
-        Each micro-batch is a step of its own in the encoder's threads, so that many calls make progress side by
-        side, and a call that is cancelled stops after the step that is running.
+        The work is done in steps of one micro-batch at most in the encoder's own threads, so that many calls make
+        progress side by side, and a call that is cancelled stops after the step that is running.
         """
         handle = await asyncio.to_thread(self._acquire) if self._handle is None else self._acquire()
         single, job = self._job(items, task, instruction, normalize, handle=handle)
-        context = contextvars.copy_context()
-
-        def step(work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-            loop = asyncio.get_running_loop()
-            return loop.run_in_executor(handle.executor, functools.partial(context.run, work, *args))
-
+        loop, context, steps = asyncio.get_running_loop(), contextvars.copy_context(), job.steps()
         with _progress(job, show_progress) as bar:
-            for batch in await step(job.plan):
-                await step(job.run, batch)
-                bar.update(len(batch.entries))
-        embeddings = await step(job.embeddings)
-        return embeddings[0] if single else embeddings
+            while not job.finished:
+                bar.update(await loop.run_in_executor(handle.executor, context.run, next, steps))
+        return job.embeddings()[0] if single else job.embeddings()
 
     def encode_partial(
         self,
@@ -250,10 +246,7 @@ class ALM2VecEncoder:
         if inputs.is_single(items):
             items = [items]  # type: ignore[list-item]
         _, job = self._job(items, task, instruction, normalize, keep_going=True)
-        with _progress(job, show_progress) as bar:
-            for batch in job.plan():
-                job.run(batch)
-                bar.update(len(batch.entries))
+        _run(job, show_progress)
         return job.result()
 
     def rerank(
@@ -387,19 +380,25 @@ def _is_trusted(model: str, trust_remote_code: bool | None) -> bool:
 def _instruction(name: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InputError(f"{name} must be a str or None, got {value!r}")
-    return value or None
+    return inputs.plain_text(value) if value else None
 
 
 def _spread(instruction: Any, default: str, count: int, *, single: bool) -> list[str]:
     """One resolved instruction for each item."""
     if instruction is None or isinstance(instruction, str):
-        return [instruction or default] * count
+        return [_instruction("instruction", instruction) or default] * count
     if single or not isinstance(instruction, Sequence) or len(instruction) != count:
         raise InputError(
             "instruction must be a str, None, or a list with one for each item"
             + (f": {len(instruction)} were given for {count} items" if isinstance(instruction, Sequence) else "")
         )
     return [_instruction(f"instruction[{i}]", one) or default for i, one in enumerate(instruction)]
+
+
+def _run(job: Job, show_progress: bool) -> None:
+    with _progress(job, show_progress) as bar:
+        for settled in job.steps():
+            bar.update(settled)
 
 
 def _progress(job: Job, show: bool) -> tqdm[Any]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -18,6 +19,7 @@ Kind = Literal["text", "audio", "audio+text"]
 
 REFERENCE_SCHEME = "audio:"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_DIGEST = re.compile(r"[0-9a-f]{16}")
 _TIMES = r"t=(?=[0-9,])(?P<start>[0-9]+(?:\.[0-9]+)?)?(?:,(?P<end>[0-9]+(?:\.[0-9]+)?))?"
 _FRAGMENT = re.compile(rf"(?:{_TIMES})?(?:(?:^|(?<=.)&)v=(?P<digest>[0-9a-f]{{16}}))?")
 
@@ -53,10 +55,18 @@ class AudioClip:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
                 raise InputError(
                     f"{name} must be a number of seconds, 0 or more, got {value!r}", source=self._source_name
                 )
+            object.__setattr__(self, name, float(value))
+        if self.digest is not None:
+            if not isinstance(self.digest, str) or not _DIGEST.fullmatch(self.digest):
+                raise InputError(
+                    f"digest must be 16 lower-case hex digits, got {self.digest!r}", source=self._source_name
+                )
+            if _is_samples(self.source):
+                raise InputError("digest is of a file's bytes; samples have none", source=self._source_name)
         if self.end_seconds is not None and self.end_seconds <= (self.start_seconds or 0.0):
             raise InputError(
                 f"end_seconds ({self.end_seconds}) must be greater than start_seconds ({self.start_seconds or 0})",
@@ -87,10 +97,11 @@ class AudioClip:
                 f"tensor) with sampling_rate, got {type(source).__name__}"
             )
         if is_samples:
-            if isinstance(rate, bool) or not isinstance(rate, int) or rate <= 0:
+            if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
                 raise InputError(
                     f"samples need sampling_rate, a whole number of Hz, got {rate!r}", source=self._source_name
                 )
+            object.__setattr__(self, "sampling_rate", int(rate))
             if source.ndim != 1:
                 raise InputError(
                     f"samples must be one-dimensional (mono), got shape {tuple(source.shape)}: average the channels "
@@ -168,7 +179,8 @@ class AudioClip:
     @staticmethod
     def looks_like_reference(text: str) -> bool:
         """Whether `text` has a reference's form. Only for texts that the caller knows to be documents."""
-        return isinstance(text, str) and text.startswith(REFERENCE_SCHEME)
+        # "audio: a dog barks" is a text; nothing in a reference is a space.
+        return isinstance(text, str) and text.startswith(REFERENCE_SCHEME) and not text[6:7].isspace()
 
     def _key(self) -> tuple[Any, ...]:
         by_value = isinstance(self.source, (str, bytes, os.PathLike))
@@ -201,6 +213,7 @@ class AudioText:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise InputError(f"the text of an AudioText must be a non-empty str, got {self.text!r}")
+        object.__setattr__(self, "text", plain_text(self.text))
         if not isinstance(self.audio, AudioClip):
             raise InputError(
                 f"the audio of an AudioText must be an AudioClip, got {type(self.audio).__name__}: "
@@ -275,9 +288,27 @@ def check_item(item: Any, index: int | None) -> Item:
     """
     if not isinstance(item, (str, AudioClip, AudioText)):
         raise InputError(f"{_expected()}, got {type(item).__name__}{_hint(item)}", index=index)
-    if isinstance(item, str) and not item.strip():
+    if not isinstance(item, str):
+        return item
+    if not item.strip():
         raise InputError("the text is empty: there is nothing to embed", index=index, source=repr(item))
-    return item
+    return plain_text(item)
+
+
+def plain_text(text: str) -> str:
+    """`text` as exactly a `str`: subclasses (numpy's, markup's) are not what the model card shows.
+
+    Raises:
+        InputError: it cannot be written as UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text holds half a character at position {error.start} and cannot be written as UTF-8: it was "
+            "decoded wrongly where it came from"
+        ) from error
+    return str.__str__(text)
 
 
 def _expected() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,12 @@ from .audio.decoding import decode, measure, write_wav
 from .audio.workspace import workspace
 from .checkpoint.handles import ModelHandle
 from .checkpoint.loading import as_rows
-from .errors import InputError
-from .inputs import AudioText
+from .errors import InputError, ModelContractError
 from .instructions import Task
 from .planning import Entry, MicroBatch, plan
+
+# Headers read in one step of a job: some ten milliseconds of work.
+_PLANNED_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -102,20 +104,43 @@ class Job:
         self._keep_going = keep_going
         self._rows: dict[int, npt.NDArray[np.float32]] = {}
         self._failures: dict[int, Failure] = {}
+        self._embeddings: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def plan(self) -> list[MicroBatch]:
-        """Check every item, reading audio headers only, and cut the micro-batches."""
-        entries = []
-        for position, item in enumerate(self._items):
-            entry = self._attempt(position, partial(self._entry, position, item))
-            if entry is not None:
-                entries.append(entry)
-        return plan(entries, max_items=self._limits.max_items, max_seconds=self._limits.max_seconds)
+    @property
+    def finished(self) -> bool:
+        """Whether the result is there."""
+        return self._embeddings is not None
 
-    def run(self, batch: MicroBatch) -> None:
+    def steps(self) -> Iterator[int]:
+        """Do the work in steps of one micro-batch at most; each yields how many items it settled.
+
+        Nothing is held between steps, so that callers who take a step each in turn all make progress.
+        """
+        settled = 0
+        entries: list[Entry] = []
+        for start in range(0, len(self._items), _PLANNED_AT_ONCE):
+            if start:
+                yield len(self._failures) - settled
+                settled = len(self._failures)
+            entries += self._check(range(start, min(start + _PLANNED_AT_ONCE, len(self._items))))
+        batches = plan(entries, max_items=self._limits.max_items, max_seconds=self._limits.max_seconds)
+        for number, batch in enumerate(batches, start=1):
+            self._run(batch)
+            if number < len(batches):
+                yield len(self._rows) + len(self._failures) - settled
+                settled = len(self._rows) + len(self._failures)
+        self._finish()
+        yield len(self._items) - settled
+
+    def _check(self, positions: range) -> list[Entry]:
+        """The entries of the items that are what they should be, reading audio headers only."""
+        attempts = (self._attempt(p, partial(self._entry, p, self._items[p])) for p in positions)
+        return [entry for entry in attempts if entry is not None]
+
+    def _run(self, batch: MicroBatch) -> None:
         """Decode the batch's audio, encode it, and keep the rows."""
         loaded = self._handle.loaded()
         with nullcontext() if batch.kind == "text" else workspace.batch_folder() as folder:
@@ -123,7 +148,7 @@ class Job:
             if folder is not None:
                 for entry in batch.entries:
                     path = str(folder / f"{entry.position}.wav")
-                    if self._attempt(entry.position, partial(_hand_over, entry, path)):
+                    if self._attempt(entry.position, partial(self._hand_over, entry, path)):
                         paths[entry.position] = path
             entries = [e for e in batch.entries if folder is None or e.position in paths]
             if not entries:
@@ -132,12 +157,17 @@ class Job:
         for entry, row in zip(entries, rows, strict=True):
             self._rows[entry.position] = row
 
-    def embeddings(self) -> npt.NDArray[np.float32]:
-        """The rows in the items' order: float32 [N, dim]."""
+    def _finish(self) -> None:
         rows = [self._rows[position] for position in sorted(self._rows)]
         if not rows:
-            return np.empty((0, self._handle.loaded().dim), dtype=np.float32)
-        return _normalized(np.stack(rows)) if self._normalize else np.stack(rows)
+            self._embeddings = np.empty((0, self._handle.loaded().dim), dtype=np.float32)
+        else:
+            self._embeddings = _normalized(np.stack(rows)) if self._normalize else np.stack(rows)
+
+    def embeddings(self) -> npt.NDArray[np.float32]:
+        """The rows in the items' order, float32 [N, dim], once the steps are done."""
+        assert self._embeddings is not None, "steps() has not run to its end"  # noqa: S101
+        return self._embeddings
 
     def result(self) -> EncodeResult:
         """The rows of the items that succeeded, and the failures."""
@@ -158,11 +188,7 @@ class Job:
     def _entry(self, position: int, unchecked: Any) -> Entry:
         item = inputs.check_item(unchecked, position)
         clip = inputs.clip_of(item)
-        seconds = 0.0
-        if clip is not None:
-            clip = self._policy.admit(clip)
-            item = AudioText(item.text, clip) if isinstance(item, AudioText) else clip
-            seconds = measure(clip).seconds
+        seconds = 0.0 if clip is None else measure(clip, self._policy).seconds
         return Entry(
             position=position,
             item=item,
@@ -171,6 +197,12 @@ class Job:
             seconds=seconds,
             characters=len(inputs.text_of(item) or ""),
         )
+
+    def _hand_over(self, entry: Entry, path: str) -> bool:
+        clip = inputs.clip_of(entry.item)
+        assert clip is not None  # noqa: S101 - entries with audio only
+        write_wav(path, decode(clip, self._policy))
+        return True
 
     def _forward(
         self, loaded: Any, batch: MicroBatch, entries: list[Entry], paths: list[str]
@@ -193,6 +225,9 @@ class Job:
         try:
             with self._handle.turn, torch.no_grad():
                 return as_rows(loaded.model.encode(**keywords), rows=len(entries), dim=loaded.dim, model=name)
+        except StopIteration as error:
+            # Python cannot carry this one out of a generator or a future.
+            raise ModelContractError(f"{name}: encode raised StopIteration") from error
         except Exception as error:
             error.add_note(
                 f"{name} was encoding {len(entries)} item(s) of kind {batch.kind}: "
@@ -200,13 +235,6 @@ class Job:
                 + (", …" if len(entries) > 8 else "")
             )
             raise
-
-
-def _hand_over(entry: Entry, path: str) -> bool:
-    clip = inputs.clip_of(entry.item)
-    assert clip is not None  # noqa: S101 - entries with audio only
-    write_wav(path, decode(clip))
-    return True
 
 
 def _normalized(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import wave
 
 import fake_checkpoints
@@ -10,7 +11,8 @@ import pytest
 import soundfile
 import sounds
 
-from alm2vec_integrations import ALM2VecEncoder, AudioAccessError, AudioClip, AudioError, InputError
+from alm2vec_integrations import ALM2VecEncoder, AudioAccessError, AudioClip, AudioError, AudioText, InputError
+from alm2vec_integrations.audio.access import AccessPolicy
 from alm2vec_integrations.audio.decoding import SAMPLING_RATE, decode, measure
 
 
@@ -57,7 +59,7 @@ def test_any_rate_and_channel_count(tmp_path, suffix, rate, channels):
     """A tone stays the same tone: as long, as loud and as high."""
     samples = np.repeat(sounds.tone(1.0, 440.0, rate)[:, None], channels, axis=1)
     path = sounds.write(tmp_path / f"tone.{suffix}", samples, rate)
-    decoded = decode(AudioClip(path)) / 32768.0
+    decoded = decode(AudioClip(path), AccessPolicy()) / 32768.0
     assert len(decoded) == pytest.approx(16_000, abs=2)
     middle = slice(2000, 14000)
     np.testing.assert_allclose(decoded[middle], sounds.tone(1.0, 440.0, 16_000)[middle], atol=2e-3)
@@ -68,13 +70,15 @@ def test_any_sample_format(tmp_path, subtype):
     """Integers and floats of any width mean the same sound."""
     path = sounds.write(tmp_path / "tone.wav", sounds.tone(0.5), subtype=subtype)
     expected = np.rint(sounds.tone(0.5) * 32768)
-    np.testing.assert_allclose(decode(AudioClip(path)), expected, atol=257 if subtype == "PCM_U8" else 1)
+    np.testing.assert_allclose(
+        decode(AudioClip(path), AccessPolicy()), expected, atol=257 if subtype == "PCM_U8" else 1
+    )
 
 
 def test_channels_are_averaged(tmp_path):
     """Down-mixing is the mean, so that opposite channels cancel."""
     samples = np.stack([sounds.tone(0.5), -sounds.tone(0.5)], axis=1)
-    assert not decode(AudioClip(sounds.write(tmp_path / "x.wav", samples))).any()
+    assert not decode(AudioClip(sounds.write(tmp_path / "x.wav", samples)), AccessPolicy()).any()
 
 
 def test_the_cut_is_made_at_the_source_rate(handed_over, tmp_path):
@@ -88,10 +92,28 @@ def test_the_cut_is_made_at_the_source_rate(handed_over, tmp_path):
         np.testing.assert_array_equal(cut, handed_over(AudioClip(part)))
 
 
+def test_what_16_khz_cannot_hold_is_filtered_out(tmp_path):
+    """A tone above 8 kHz must not come back as another tone."""
+    path = sounds.write(tmp_path / "high.wav", sounds.tone(1.0, 12_000.0, 44_100), 44_100)
+    decoded = decode(AudioClip(path), AccessPolicy())[2000:14000]
+    assert np.abs(decoded).max() <= 2
+
+
+def test_a_file_name_that_is_not_text(encoder, tmp_path):
+    """Bytes that are no UTF-8, as old archives have them."""
+    path = sounds.write(tmp_path / "x.wav", sounds.noise(0.5))
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    expected = encoder.encode(AudioClip(path), task="document")
+    path.rename(strange)
+    clip = AudioClip.from_reference(AudioClip(strange).reference())
+    with ALM2VecEncoder(encoder.model, trust_remote_code=True, allowed_audio_roots=[tmp_path]) as opened:
+        np.testing.assert_array_equal(opened.encode(clip, task="document"), expected)
+
+
 def test_loud_float_samples_are_clipped(tmp_path):
     """Beyond full scale is full scale, and never wraps around."""
     path = sounds.write(tmp_path / "loud.wav", 4 * sounds.tone(0.5), subtype="FLOAT")
-    decoded = decode(AudioClip(path))
+    decoded = decode(AudioClip(path), AccessPolicy())
     assert (decoded.max(), decoded.min()) == (32767, -32768)
     assert decoded[np.argmax(sounds.tone(0.5))] == 32767
 
@@ -118,15 +140,21 @@ class TestSources:
             for source in (str(path), path.read_bytes(), bytearray(path.read_bytes()), file):
                 np.testing.assert_array_equal(handed_over(AudioClip(source)), expected)
         pcm16 = soundfile.read(path, dtype="int16")[0]
-        for source in (samples, samples.astype(np.float64), torch.from_numpy(samples), pcm16):
+        for source in (
+            samples,
+            samples.astype(np.float64),
+            torch.from_numpy(samples),
+            pcm16,
+            torch.from_numpy(samples).double(),
+        ):
             np.testing.assert_array_equal(handed_over(AudioClip(source, sampling_rate=rate)), expected)
 
     def test_the_length_is_known_from_the_header(self, tmp_path):
         """Seconds of the part, at the source's rate."""
         path = sounds.write(tmp_path / "x.wav", sounds.noise(2.0, rate=8_000), 8_000)
-        assert measure(AudioClip(path)).seconds == 2.0
-        assert measure(AudioClip(path, start_seconds=0.5)).seconds == 1.5
-        assert measure(AudioClip(np.zeros(100, np.float32), sampling_rate=50)).seconds == 2.0
+        assert measure(AudioClip(path), AccessPolicy()).seconds == 2.0
+        assert measure(AudioClip(path, start_seconds=0.5), AccessPolicy()).seconds == 1.5
+        assert measure(AudioClip(np.zeros(100, np.float32), sampling_rate=50), AccessPolicy()).seconds == 2.0
 
     @pytest.mark.parametrize(
         ("source", "keywords", "message"),
@@ -206,6 +234,31 @@ class TestBrokenAudio:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         self.expect(encoder, AudioClip(path), r"cut short|damaged")
 
+    def test_truncated_wav(self, encoder, tmp_path):
+        """Libsndfile would read what is there without a word."""
+        path = sounds.write(tmp_path / "cut.wav", sounds.noise(3.0))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        self.expect(encoder, AudioClip(path), "cut short")
+
+    @pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
+    def test_a_wav_of_unknown_length_is_read_to_its_end(self, encoder, tmp_path, length):
+        """Programs that write to a pipe leave the length open."""
+        path = sounds.write(tmp_path / "pipe.wav", sounds.noise(1.0))
+        data = bytearray(path.read_bytes())
+        data[40:44] = struct.pack("<I", length)
+        whole = encoder.encode(AudioClip(path), task="document")
+        path.write_bytes(data)
+        if length:
+            np.testing.assert_array_equal(encoder.encode(AudioClip(path), task="document"), whole)
+        else:
+            self.expect(encoder, AudioClip(path), "no samples")
+
+    def test_longer_than_an_hour(self, encoder, tmp_path):
+        """Said from the header, before anything is decoded; a part of it is fine."""
+        path = sounds.write(tmp_path / "long.wav", np.zeros(3_601 * 100, np.float32), 100, "PCM_U8")
+        self.expect(encoder, AudioClip(path), "3600 s is the most")
+        assert encoder.encode(AudioClip(path, end_seconds=1.0), task="document").any()
+
     def test_not_a_number(self, encoder, tmp_path):
         """NaN and infinity are errors, in files and in arrays."""
         samples = sounds.noise(0.5)
@@ -257,6 +310,38 @@ class TestAccess:
                 reference = AudioClip(path).reference(digest=False)
                 with pytest.raises(AudioAccessError, match="outside"):
                     encoder.encode(AudioClip.from_reference(reference), task="document")
+
+    def test_a_link_that_changes_while_the_list_is_encoded(self, fake, clips, tmp_path):
+        """What was inside when the list was checked may be outside when it is opened."""
+        outside = sounds.write(tmp_path / "outside.wav", sounds.noise(0.5, seed=99))
+        link = clips[0].parent / "link.wav"
+        link.symlink_to(clips[0])
+        long = AudioClip(clips[9])
+
+        def swap(model, keywords):
+            link.unlink(missing_ok=True)
+            link.symlink_to(outside)
+
+        roots = [clips[0].parent]
+        items = [AudioClip.from_reference(AudioClip(link).reference(digest=False)), AudioText("first", long)]
+        with ALM2VecEncoder(fake, trust_remote_code=True, allowed_audio_roots=roots, max_batch_items=1) as encoder:
+            assert encoder.dim
+            fake_checkpoints.on_encode = swap
+            with pytest.raises(AudioAccessError, match="outside"):
+                encoder.encode(items[::-1], task="query")
+
+    def test_bytes_have_digests_too(self, encoder, clips):
+        """And samples have none."""
+        digest = AudioClip(clips[0]).reference()[-16:]
+        data = clips[0].read_bytes()
+        encoder.encode(AudioClip(data, digest=digest), task="document")
+        with pytest.raises(AudioAccessError, match="changed"):
+            encoder.encode(AudioClip(data + b"\0", digest=digest), task="document")
+        with pytest.raises(InputError, match="samples have none"):
+            AudioClip(np.zeros(4000, np.float32), sampling_rate=16_000, digest=digest)
+        for bad in ("ABCDEF0123456789", "12", 5):
+            with pytest.raises(InputError, match="16 lower-case hex"):
+                AudioClip(data, digest=bad)
 
     def test_changed_bytes(self, fake, clips):
         """The digest fixes what was meant."""

@@ -1,6 +1,7 @@
 """The command `alm2vec`, run as a user runs it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,30 @@ def test_a_broken_file_is_named_and_left_out(folder, capsys):
     assert "3 files searched" in out
 
 
+def test_a_file_that_is_damaged_inside_is_named_and_left_out(folder, capsys):
+    """Its header is fine, so that it is noticed only when it is decoded."""
+    path = sounds.write(folder / "damaged.flac", sounds.noise(2.0))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3 :] = bytes(len(data) - len(data) // 3)
+    path.write_bytes(data)
+    status, out, err = search(capsys, folder, "a tone")
+    assert status == 0
+    assert f"left out: {path}" in err
+    assert "3 files searched" in out
+
+
+def test_links_and_strange_names_are_searched(folder, tmp_path, capsys):
+    """A linked data set, and a file name from another encoding."""
+    outside = sounds.write(tmp_path / "elsewhere" / "linked.wav", sounds.noise(1.0))
+    (folder / "link.wav").symlink_to(outside)
+    sounds.write(folder / "x.wav", sounds.tone(0.7)).rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav"))
+    done = subprocess.run([*COMMAND, "search", str(folder), "x", "--top", "9"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"link.wav" in done.stdout
+    assert b"caf\\udce9.wav" in done.stdout
+    assert b"5 files searched" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,6 +130,8 @@ def test_a_broken_file_is_named_and_left_out(folder, capsys):
         (["text", "--model", "./nowhere"], "trust_remote_code"),
         (["text", "--model", "nonsense", "--trust-remote-code"], "neither"),
         (["  "], "empty"),
+        (["lone \udcff surrogate"], "UTF-8"),
+        (["text", "--model", ""], "model must be"),
     ],
 )
 def test_errors_are_one_line_and_status_1(folder, capsys, arguments, message):
@@ -120,10 +147,19 @@ def test_folders_without_recordings(tmp_path, capsys):
     """Missing, and empty."""
     assert "no such folder" in search(capsys, tmp_path / "missing", "x")[2]
     assert "no audio file" in search(capsys, tmp_path, "x")[2]
+    (tmp_path / "file.wav").write_text("")
+    assert "is not a folder" in search(capsys, tmp_path / "file.wav", "x")[2]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["search"], ["search", "f", "x", "--top", "0"], ["find"], ["search", "f", "--tpo", "1"]]
+    "arguments",
+    [
+        ["search"],
+        ["search", "f", "x", "--top", "0"],
+        ["search", "f", "x", "--top", "1e3"],
+        ["find"],
+        ["search", "f", "--tpo", "1"],
+    ],
 )
 def test_misuse_is_status_2(arguments, capsys):
     """As every command line does it."""

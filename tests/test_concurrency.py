@@ -97,6 +97,32 @@ async def test_a_query_passes_an_indexing_job_within_one_micro_batch(fake, query
             assert len(await asyncio.wrap_future(indexing)) == 20
 
 
+async def test_a_query_beside_many_async_jobs_waits_for_one_step_of_each(fake):
+    """Alternation holds among `aencode` calls too, however long their lists are."""
+    jobs = 12
+    with ALM2VecEncoder(fake, trust_remote_code=True, max_batch_items=1) as encoder:
+        assert encoder.dim
+        gate = Gate()
+        indexing = [
+            asyncio.create_task(encoder.aencode([f"{job}/{i}" for i in range(500)], task="document"))
+            for job in range(jobs)
+        ]
+        for _ in range(2 * jobs):
+            await asyncio.to_thread(gate.let_one_through)
+        before = len(gate.order)
+        query = asyncio.create_task(encoder.aencode("query", task="query"))
+        while not query.done():
+            await asyncio.to_thread(gate.let_one_through)
+            await asyncio.sleep(0.01)
+        assert gate.order.index(["query"]) - before <= jobs + 1
+        fake_checkpoints.on_encode = None
+        for task in indexing:
+            task.cancel()
+        for _ in range(10):
+            gate.leave.release()
+        await asyncio.to_thread(encoder._handle.executor.shutdown)
+
+
 def _encode_from_threads(encoder):
     """Eight threads encode texts of their own while each forward pass takes a moment."""
     fake_checkpoints.on_encode = lambda model, keywords: time.sleep(0.002)
@@ -194,7 +220,9 @@ class TestFairLock:
         lock.acquire()
         threads = []
         for number in range(5):
-            thread = threading.Thread(target=lambda n=number: (lock.acquire(), served.append(n), lock.release()))
+            thread = threading.Thread(
+                target=lambda n=number: (lock.acquire(), served.append(n), lock.release()), daemon=True
+            )
             thread.start()
             threads.append(thread)
             while len(lock._waiting) <= number:

@@ -1,8 +1,13 @@
 """What `ALM2VecEncoder.encode` and its kin return, on a model that refuses what the card does not show."""
 
+import asyncio
+import os
+
 import fake_checkpoints
 import numpy as np
 import pytest
+import sounds
+import torch
 
 from alm2vec_integrations import (
     DOC_INSTRUCTION,
@@ -204,6 +209,46 @@ class TestWrongItems:
         assert "not audio" in result.failures[0].reason
         assert "No such file" in result.failures[2].reason
 
+    def test_encode_partial_survives_every_kind_of_bad_clip(self, encoder, clips, tmp_path):
+        """Whatever a library raises inside, the neighbours get their vectors."""
+        closed = clips[0].open("rb")
+        closed.close()
+        read, write = os.pipe()
+        os.close(write)
+        unknown_length = bytearray(soundfile_flac(tmp_path))
+        unknown_length[21] &= 0xF0
+        unknown_length[22:26] = bytes(4)
+        claims_69_billion = bytearray(unknown_length)
+        claims_69_billion[21] |= 0x0F
+        claims_69_billion[22:26] = b"\xff" * 4
+        with os.fdopen(read, "rb") as pipe:
+            bad = [
+                AudioClip(closed),
+                AudioClip(pipe),
+                AudioClip(torch.zeros(4000, device="meta"), sampling_rate=16_000),
+                AudioClip(torch.zeros(4000).to_sparse(), sampling_rate=16_000),
+                AudioClip(bytes(unknown_length)),
+                AudioClip(bytes(claims_69_billion)),
+                AudioClip("lone \udcff surrogate.wav"),
+                "lone \udcff surrogate",
+                AudioClip(clips[0].read_bytes()[:-100]),
+            ]
+            result = encoder.encode_partial(["good", *bad, AudioClip(clips[1])], task="document")
+        assert [failure.index for failure in result.failures] == list(range(1, len(bad) + 1))
+        assert result.indices.tolist() == [0, len(bad) + 1]
+        np.testing.assert_array_equal(result.embeddings[1], encoder.encode(AudioClip(clips[1]), task="document"))
+
+    def test_subclasses_of_str_are_text(self, encoder, clips):
+        """The model sees plain strings, which is what the card shows."""
+
+        class Markup(str):
+            __slots__ = ()
+
+        expected = encoder.encode(["a", AudioText("a", AudioClip(clips[0]))], task="query", instruction="a")
+        for form in (Markup, np.str_):
+            items = [form("a"), AudioText(form("a"), AudioClip(clips[0]))]
+            np.testing.assert_array_equal(encoder.encode(items, task="query", instruction=form("a")), expected)
+
     def test_encode_partial_with_nothing_good(self, encoder):
         """No rows, and every failure."""
         result = encoder.encode_partial([None, ""], task="query")
@@ -220,9 +265,24 @@ class TestModelOutput:
             (lambda rows: rows[:, :-1], "shape"),
             (lambda rows: rows * float("nan"), "NaN"),
             (lambda rows: rows * 0, "zeros"),
+            (lambda rows: rows * 1e30, "length"),
+            (lambda rows: rows * 1e-20, "length"),
+            (lambda rows: rows.to(dtype=torch.complex64), "complex"),
+            (lambda rows: rows.int(), "int32"),
             (lambda rows: "vectors", "not a tensor"),
         ],
-        ids=["too few rows", "one-dimensional", "narrow", "NaN", "zeros", "a string"],
+        ids=[
+            "few rows",
+            "one-dimensional",
+            "narrow",
+            "NaN",
+            "zeros",
+            "huge",
+            "tiny",
+            "complex",
+            "integers",
+            "a string",
+        ],
     )
     def test_what_the_card_rules_out_is_an_error(self, encoder, spoil, message):
         """Rows, width and finiteness are checked on every call."""
@@ -255,6 +315,27 @@ class TestModelOutput:
         raw = fake_checkpoints.vector_of("a", "", "query", QUERY_INSTRUCTION).numpy()
         np.testing.assert_array_equal(row, raw)
         assert fake_checkpoints.calls[-1]["normalize"] is False
+
+    def test_rows_are_kept_when_the_model_reuses_its_memory(self, fake):
+        """An output buffer of the model's own may be overwritten by the next call."""
+        buffer = torch.empty(1, fake_checkpoints.DIM)
+        with ALM2VecEncoder(fake, trust_remote_code=True, max_batch_items=1) as encoder:
+            expected = encoder.encode(["a", "b", "c"], task="query")
+            fake_checkpoints.on_encode = lambda model, keywords: buffer.copy_(fake_checkpoints.vectors(keywords))
+            np.testing.assert_array_equal(encoder.encode(["a", "b", "c"], task="query"), expected)
+
+    async def test_stop_iteration_in_the_model(self, encoder):
+        """Python would lose it in a coroutine; here it is an error like any other."""
+
+        def stop(model, keywords):
+            raise StopIteration
+
+        assert encoder.dim
+        fake_checkpoints.on_encode = stop
+        with pytest.raises(ModelContractError, match="StopIteration"):
+            encoder.encode("x", task="query")
+        with pytest.raises(ModelContractError, match="StopIteration"):
+            await asyncio.wait_for(encoder.aencode("x", task="query"), timeout=30)
 
     def test_an_exception_in_the_model_says_what_it_was_encoding(self, encoder):
         """It stays the exception that it was, with a note."""
@@ -320,6 +401,13 @@ class TestConstructor:
             {"dtype": "float64"},
             {"query_instruction": 3},
             {"trust_remote_code": "yes"},
+            {"model_kwargs": [1]},
+            {"cache_dir": 3},
+            {"local_files_only": "no"},
+            {"token": 3},
+            {"allowed_audio_roots": 3},
+            {"allowed_audio_roots": [None]},
+            {"allowed_audio_roots": ""},
         ],
         ids=str,
     )
@@ -339,6 +427,17 @@ class TestConstructor:
         assert fake_checkpoints.loads == []
         encoder.encode("x", task="query")
         assert len(fake_checkpoints.loads) == 1
+
+
+def soundfile_flac(folder):
+    """The bytes of a short FLAC file."""
+    return sounds.write(folder / "x.flac", sounds.noise(0.5)).read_bytes()
+
+
+def test_a_progress_bar_counts_failures_too(encoder, capfd):
+    """It ends full."""
+    encoder.encode_partial(["a", None, "b"], task="query", show_progress=True)
+    assert "3/3" in capfd.readouterr().err
 
 
 def test_a_progress_bar_on_request_only(encoder, capfd):

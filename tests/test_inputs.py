@@ -68,6 +68,20 @@ def test_references_to_urls_are_refused(url):
         AudioClip.from_reference(url)
 
 
+@pytest.mark.parametrize("text", ["audio: a dog barks", "audio:\tx", "Audio:a.wav", "the audio:a.wav"])
+def test_texts_about_audio_are_texts(text):
+    """Only the scheme followed by something that is no space has a reference's form."""
+    assert not AudioClip.looks_like_reference(text)
+
+
+def test_numpy_numbers_are_numbers():
+    """Times and rates often come out of arrays."""
+    import numpy as np
+
+    clip = AudioClip(np.zeros(99, np.float32), sampling_rate=np.int64(16_000), start_seconds=np.float32(0.5))
+    assert (type(clip.sampling_rate), type(clip.start_seconds)) == (int, float)
+
+
 def test_only_paths_have_references():
     """Bytes have no name to be found by."""
     with pytest.raises(InputError, match="write it to a file"):

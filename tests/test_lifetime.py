@@ -167,7 +167,9 @@ class TestCopies:
         encoder._handle.turn.acquire()  # as if another thread were in the model at this moment
         pid = os.fork()
         if pid == 0:
+            signal.alarm(60)
             try:
+                assert workspace._folder is None
                 same = np.array_equal(encoder.encode(AudioClip(clips[0]), task="query"), before)
                 os._exit(0 if same else 1)
             except BaseException:
@@ -175,6 +177,30 @@ class TestCopies:
         encoder._handle.turn.release()
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         np.testing.assert_array_equal(encoder.encode(AudioClip(clips[0]), task="query"), before)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_fork_while_another_model_loads(self, fake, tmp_path):
+        """The child says so, and does not wait for a load that goes on in the parent only."""
+        slow = fake_checkpoints.CODE.replace("self.post_init()", "fake_checkpoints.in_constructor(); self.post_init()")
+        entered, leave = threading.Event(), threading.Event()
+        fake_checkpoints.in_constructor = lambda: (entered.set(), leave.wait(60))
+        loading = make(fake_checkpoints.write(tmp_path / "slow", slow))
+        thread = threading.Thread(target=loading.encode, args=("x",), kwargs={"task": "query"})
+        thread.start()
+        assert entered.wait(60)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            try:
+                make(fake).encode("x", task="query")
+            except CheckpointError as error:
+                os._exit(0 if "forked while" in str(error) else 1)
+            finally:
+                os._exit(2)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        leave.set()
+        thread.join(60)
+        assert status == 0
 
 
 def files_in(root):
@@ -248,6 +274,46 @@ class TestTemporaryFiles:
             finally:
                 killed.kill()
                 living.kill()
+
+    def test_many_processes_at_once(self, scratch):
+        """Each comes and goes while the others make and sweep theirs."""
+        script = (
+            "from alm2vec_integrations.audio.workspace import workspace\n"
+            "for _ in range(20):\n"
+            "    with workspace.batch_folder() as folder: (folder / 'x').write_bytes(b'x')\n"
+            "    workspace.remove()"
+        )
+        started = [
+            subprocess.Popen([sys.executable, "-P", "-c", script], stderr=subprocess.PIPE, text=True) for _ in range(6)
+        ]
+        errors = [process.communicate(timeout=120)[1] for process in started]
+        assert errors == [""] * 6
+        assert files_in(scratch) == []
+
+    def test_a_folder_that_cannot_be_swept_stops_nobody(self, scratch, monkeypatch, caplog):
+        """It is named in the log."""
+        with workspace.batch_folder():
+            pass
+        root = scratch / f"alm2vec-{os.getuid()}"
+        (root / "stale").mkdir()
+        workspace.remove()
+
+        def fail(path, **keywords):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(workspace_module.shutil, "rmtree", fail)
+            assert workspace._own_folder().is_dir()
+        assert f"{root / 'stale'} was left by a process that was killed and cannot be removed" in caplog.text
+
+    @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no memory-backed folder here")
+    def test_they_are_in_memory_by_default(self, monkeypatch):
+        """Where the system has such a folder."""
+        workspace.remove()
+        monkeypatch.delenv(workspace_module.SCRATCH_VARIABLE, raising=False)
+        with workspace.batch_folder() as folder:
+            assert Path("/dev/shm") in folder.parents
+        workspace.remove()
 
     def test_a_folder_that_others_can_enter_is_refused(self, scratch):
         """Somebody may have put it there."""

@@ -38,3 +38,10 @@ def test_neighbours_in_length_go_together():
     listed = [Entry(i, "item", "audio", "x", seconds, 0) for i, seconds in enumerate(lengths)]
     batches = plan(listed, max_items=3, max_seconds=100)
     assert [[entry.seconds for entry in batch.entries] for batch in batches] == [[1.0, 2.0, 3.0], [7.0, 8.0, 9.0]]
+
+
+def test_texts_go_by_length_too():
+    """Their padding costs as much."""
+    listed = [Entry(i, "item", "text", "x", 0.0, characters) for i, characters in enumerate([90, 1, 80, 2])]
+    batches = plan(listed, max_items=2, max_seconds=100)
+    assert [[entry.characters for entry in batch.entries] for batch in batches] == [[1, 2], [80, 90]]

@@ -112,6 +112,22 @@ class TestLoading:
         code = fake_checkpoints.CODE.replace("def encode(", "def embed(")
         refused("no encode method", fake_checkpoints.write(tmp_path / "m", code), trust_remote_code=True)
 
+    def test_a_model_whose_first_call_fails(self, tmp_path):
+        """Whatever it raises."""
+        for error in ("RuntimeError('not here')", "StopIteration"):
+            code = fake_checkpoints.CODE.replace("assert not args", f"raise {error}\n        assert not args")
+            refused("first call of encode failed", fake_checkpoints.write(tmp_path / "m", code), trust_remote_code=True)
+
+    def test_a_tensor_without_a_value(self, tmp_path):
+        """A buffer that the constructor leaves on the meta device."""
+        code = fake_checkpoints.CODE.replace(
+            "        self.post_init()",
+            "        self.register_buffer('table', torch.empty(3, device='meta'), persistent=False)\n"
+            "        self._move_missing_keys_from_meta_to_device = lambda *a, **k: None\n"  # it would make one up
+            "        self.post_init()",
+        )
+        refused("table was never given a value", fake_checkpoints.write(tmp_path / "m", code), trust_remote_code=True)
+
     def test_code_that_raises(self, tmp_path):
         """The cause is kept."""
         folder = fake_checkpoints.write(tmp_path / "m", "raise RuntimeError('broken code')")

@@ -1,30 +1,40 @@
-"""Which files a reference may open, and whether they are still the files that were meant."""
+"""Which files may be opened, and whether they are still the files that were meant."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import AudioAccessError, AudioError
+from ..errors import AudioAccessError, AudioError, InputError
 from ..inputs import AudioClip
+
+_File = io.BufferedReader | io.BytesIO
 
 DIGEST_LENGTH = 16  # hex digits; 64 bits tell edited files apart, they do not guard against forgery
 
+# O_NONBLOCK: opening a FIFO would wait for a writer before it could be refused.
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
-def check_is_file(path: str) -> None:
-    """Raise AudioError unless `path` is a regular file (opening a FIFO would wait forever)."""
+
+@contextmanager
+def open_file(path: str) -> Iterator[_File]:
+    """A regular file, opened for reading; it is closed when the block ends.
+
+    Raises:
+        AudioError: missing, not readable, or not a regular file.
+    """
     try:
-        mode = Path(path).stat().st_mode
-    except OSError as error:
-        raise AudioError(f"cannot be opened: {error.strerror or error}", source=path) from error
-    if stat.S_ISDIR(mode):
-        raise AudioError("is a directory: pass the files in it", source=path)
-    if not stat.S_ISREG(mode):
-        raise AudioError("is not a regular file: copy its contents into one", source=path)
+        descriptor = os.open(path, _FLAGS)
+    except (OSError, ValueError) as error:
+        raise AudioError(f"cannot be opened: {getattr(error, 'strerror', None) or error}", source=path) from error
+    _check_regular(descriptor, path)
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
 
 
 def file_digest(path: str) -> str:
@@ -33,30 +43,34 @@ def file_digest(path: str) -> str:
     Raises:
         AudioError: the file cannot be read.
     """
-    check_is_file(path)
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_LENGTH]
-    except OSError as error:
-        raise AudioError(f"cannot be read: {error.strerror or error}", source=path) from error
+    with open_file(path) as file:
+        return _digest(file, path)
 
 
 class AccessPolicy:
     """The folders that references may point into; none by default.
 
     Args:
-        roots: folders; symbolic links in them and in the references are resolved before comparing.
+        roots: folders, or single files; symbolic links in them and in the references are resolved before comparing.
+
+    Raises:
+        InputError: a root that is empty or not a path.
     """
 
-    def __init__(self, roots: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None) -> None:
+    def __init__(self, roots: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None) -> None:
         if roots is None:
             roots = ()
         elif isinstance(roots, (str, os.PathLike)):
             roots = (roots,)
+        if not isinstance(roots, Sequence) or not all(isinstance(root, (str, os.PathLike)) for root in roots):
+            raise InputError(f"allowed_audio_roots must be folders, got {roots!r}")
         self.roots = tuple(os.fspath(root) for root in roots)
+        if not all(self.roots):
+            raise InputError("allowed_audio_roots holds an empty path; write '.' for the current folder")
 
-    def admit(self, clip: AudioClip) -> AudioClip:
-        """The clip to open: a reference with its path resolved, once allowed and its digest checked.
+    @contextmanager
+    def open(self, clip: AudioClip, *, check_digest: bool) -> Iterator[_File]:
+        """The clip's file or bytes, once they are allowed and, if asked, unchanged.
 
         Raises:
             AudioAccessError: a reference outside the roots, or bytes that do not match the digest.
@@ -64,17 +78,28 @@ class AccessPolicy:
         """
         path = clip.path
         if path is None:
-            return clip
-        if clip.is_reference:
-            path = self._resolve(path)
-            clip = dataclasses.replace(clip, source=path)
-        if clip.digest is not None and file_digest(path) != clip.digest:
+            with io.BytesIO(clip.source) as file:
+                self._admit(clip, file, None, check_digest)
+                yield file
+        else:
+            if clip.is_reference:
+                self._check_inside(path)
+            with open_file(path) as file:
+                self._admit(clip, file, path, check_digest)
+                yield file
+
+    def _admit(self, clip: AudioClip, file: _File, path: str | None, check_digest: bool) -> None:
+        if clip.is_reference and path is not None:
+            # Asked again of the file that is open now: a link may have been changed since it was first asked.
+            resolved = self._check_inside(path)
+            if not os.path.samestat(os.fstat(file.fileno()), resolved.stat()):
+                raise AudioAccessError("the path changed while it was opened", source=clip.name)
+        if check_digest and clip.digest is not None and _digest(file, clip.name) != clip.digest:
             raise AudioAccessError(
                 "the file's bytes have changed since the reference was made: index it again", source=clip.name
             )
-        return clip
 
-    def _resolve(self, path: str) -> str:
+    def _check_inside(self, path: str) -> Path:
         if not self.roots:
             raise AudioAccessError(
                 "references are not opened unless allowed_audio_roots names the folders they may point into",
@@ -82,5 +107,24 @@ class AccessPolicy:
             )
         resolved = Path(path).resolve()
         if not any(resolved.is_relative_to(Path(root).resolve()) for root in self.roots):
-            raise AudioAccessError(f"the reference points outside allowed_audio_roots {list(self.roots)}", source=path)
-        return str(resolved)
+            raise AudioAccessError("the reference points outside allowed_audio_roots", source=path)
+        return resolved
+
+
+def _check_regular(descriptor: int, path: str) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise AudioError("is a directory: pass the files in it", source=path)
+    raise AudioError("is not a regular file: copy its contents into one", source=path)
+
+
+def _digest(file: _File, name: str) -> str:
+    try:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_LENGTH]
+        file.seek(0)
+    except OSError as error:
+        raise AudioError(f"cannot be read: {error.strerror or error}", source=name) from error
+    return digest

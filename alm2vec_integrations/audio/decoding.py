@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import os
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import ALM2VecError, AudioError
 from ..inputs import AudioClip
-from .access import check_is_file
+from .access import AccessPolicy
 from .workspace import SCRATCH_VARIABLE
 
 SAMPLING_RATE = 16_000
@@ -23,11 +24,26 @@ SAMPLING_RATE = 16_000
 MIN_SECONDS = 0.2
 """Shorter clips are padded with silence: under 0.19 s the architecture yields no audio token."""
 
+MAX_SECONDS = 3600
+"""The longest part that is decoded as one clip: an hour is 230 MB of 16 kHz float32."""
+
+# What libsndfile reports for a stream whose header does not say how long it is, and more than any file holds.
+_UNKNOWN_FRAMES = 2**48
+
 TOLERANCE_SECONDS = 0.01
 """How far `end_seconds` may lie past the end: one mel frame, for times that were rounded when written down."""
 
 # A file object has one position, and clips are decoded from several threads.
 _file_objects = threading.Lock()
+
+
+def _forget_after_fork() -> None:
+    global _file_objects
+    _file_objects = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 @dataclass(frozen=True)
@@ -45,30 +61,32 @@ class Extent:
         return (self.stop - self.start) / self.rate
 
 
-def measure(clip: AudioClip) -> Extent:
+def measure(clip: AudioClip, policy: AccessPolicy) -> Extent:
     """Read the header and say what `decode` would read.
 
     Raises:
         AudioError: the file cannot be opened as audio, or the clip's times lie outside it.
+        AudioAccessError: a reference that `policy` does not allow.
     """
     if _is_samples(clip):
         return _extent(clip, len(clip.source), int(clip.sampling_rate or 0), 1)
-    with _open(clip) as file:
+    with _open(clip, policy, check_digest=False) as file:
         return _extent(clip, file.frames, file.samplerate, file.channels)
 
 
-def decode(clip: AudioClip) -> npt.NDArray[np.int16]:
+def decode(clip: AudioClip, policy: AccessPolicy) -> npt.NDArray[np.int16]:
     """The clip as 16 kHz mono PCM16 samples, int16 [n], at least 0.2 s of them.
 
     Raises:
         AudioError: as `measure`; the file is cut short or damaged; samples that are not finite.
+        AudioAccessError: as `measure`; the file's bytes do not match the clip's digest.
     """
     if _is_samples(clip):
         samples = _samples_as_float(clip)
         extent = _extent(clip, len(samples), int(clip.sampling_rate or 0), 1)
         part = samples[extent.start : extent.stop]
     else:
-        with _open(clip) as file:
+        with _open(clip, policy, check_digest=True) as file:
             extent = _extent(clip, file.frames, file.samplerate, file.channels)
             part = _read(clip, file, extent)
     mono = part.mean(axis=1) if part.ndim == 2 else part
@@ -99,33 +117,59 @@ def _is_samples(clip: AudioClip) -> bool:
 
 
 @contextmanager
-def _open(clip: AudioClip) -> Iterator[Any]:
-    import soundfile
-
+def _open(clip: AudioClip, policy: AccessPolicy, *, check_digest: bool) -> Iterator[Any]:
+    """The clip's source as an open `soundfile.SoundFile`."""
     source = clip.source
-    if clip.path is not None:
-        check_is_file(clip.path)
-        source = clip.path
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        source = io.BytesIO(source)
+    if clip.path is not None or isinstance(source, (bytes, bytearray, memoryview)):
+        with policy.open(clip, check_digest=check_digest) as file:
+            _check_wav_is_whole(file, clip)
+            with _sound_file(file, clip) as opened:
+                yield opened
     else:
         with _file_objects:
-            source.seek(0)
-            yield from _opened(soundfile, source, clip)
-        return
-    yield from _opened(soundfile, source, clip)
+            with _as_audio_error(clip):
+                source.seek(0)
+            with _sound_file(source, clip) as opened:
+                yield opened
 
 
-def _opened(soundfile: Any, source: Any, clip: AudioClip) -> Iterator[Any]:
+def _sound_file(file: Any, clip: AudioClip) -> Any:
+    import soundfile
+
+    with _as_audio_error(clip):
+        # By descriptor where there is one: libsndfile then reads by itself, whatever bytes the path is made of.
+        return soundfile.SoundFile(os.dup(file.fileno()) if clip.path is not None else file, closefd=True)
+
+
+@contextmanager
+def _as_audio_error(clip: AudioClip) -> Iterator[None]:
     try:
-        file = soundfile.SoundFile(source)
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
+        yield
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # libsndfile's own is a RuntimeError
         detail = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise AudioError(
             f"is not audio that can be opened ({detail}): WAV, FLAC, OGG, MP3 and AIFF are read", source=clip.name
         ) from error
-    with file:
-        yield file
+
+
+def _check_wav_is_whole(file: Any, clip: AudioClip) -> None:
+    """Raise AudioError for a WAV file that ends before its data does; libsndfile would read on without a word."""
+    header = file.read(12)
+    size = file.seek(0, os.SEEK_END)
+    position = 12
+    while header[:4] == b"RIFF" and header[8:] == b"WAVE" and position + 8 <= size:
+        file.seek(position)
+        name, length = struct.unpack("<4sI", file.read(8))
+        position += 8 + length + length % 2
+        if name == b"data":
+            # Programs that write to a pipe cannot know the length and leave 0 or a number near the largest.
+            if 0 < length < 0x7FFFF000 and position - length % 2 > size:
+                raise AudioError(
+                    f"is cut short: its header promises {length} bytes of samples, the file ends before them",
+                    source=clip.name,
+                )
+            break
+    file.seek(0)
 
 
 def _extent(clip: AudioClip, frames: int, rate: int, channels: int) -> Extent:
@@ -141,6 +185,12 @@ def _extent(clip: AudioClip, frames: int, rate: int, channels: int) -> Extent:
             source=clip.name,
         )
     stop = min(stop, frames)
+    if stop - start > MAX_SECONDS * rate:
+        lasts = f"{(stop - start) / rate:.0f} s" if frames < _UNKNOWN_FRAMES else "an unknown time"
+        raise AudioError(
+            f"lasts {lasts}, and {MAX_SECONDS} s is the most for one clip: cut it with start_seconds and end_seconds",
+            source=clip.name,
+        )
     if start >= stop:
         raise AudioError(
             f"the part from {clip.start_seconds or 0:g} s is empty: the recording lasts {duration:g} s at {rate} Hz",
@@ -150,13 +200,11 @@ def _extent(clip: AudioClip, frames: int, rate: int, channels: int) -> Extent:
 
 
 def _read(clip: AudioClip, file: Any, extent: Extent) -> npt.NDArray[np.float32]:
-    import soundfile
-
     wanted = extent.stop - extent.start
     try:
         file.seek(extent.start)
         part: npt.NDArray[np.float32] = file.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise AudioError(f"is damaged: {getattr(error, 'error_string', error)}", source=clip.name) from error
     if len(part) < wanted:
         raise AudioError(
@@ -169,7 +217,11 @@ def _read(clip: AudioClip, file: Any, extent: Extent) -> npt.NDArray[np.float32]
 def _samples_as_float(clip: AudioClip) -> npt.NDArray[np.float32]:
     source = clip.source
     if hasattr(source, "detach"):
-        source = source.detach().cpu().numpy()
+        try:
+            source = source.detach().cpu()
+            source = (source.float() if source.is_floating_point() else source).numpy()
+        except (TypeError, RuntimeError, NotImplementedError) as error:
+            raise AudioError(f"the tensor has no plain samples ({error})", source=clip.name) from error
     samples = np.asarray(source)
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / np.float32(32768.0)

@@ -53,11 +53,11 @@ class Workspace:
     def remove(self) -> None:
         """Remove the process's folder; a later use makes another."""
         with self._mutex:
-            if self._alive is not None:
-                self._alive.release()
-            if self._folder is not None:
-                # Its lock is free now: another process's sweep may be removing it too.
-                shutil.rmtree(self._folder, ignore_errors=True)
+            if self._folder is not None and self._alive is not None and self._folder.is_dir():
+                # Under the root's lock, so that no other process sweeps the folder while it goes.
+                with FileLock(self._folder.parent / "lock"):
+                    self._alive.release()
+                    shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = self._alive = None
 
     def forget_after_fork(self) -> None:
@@ -115,13 +115,17 @@ def _claim(root: Path) -> tuple[Path, FileLock]:
 
 
 def _remove_if_abandoned(folder: Path) -> None:
-    lock = FileLock(folder / "alive")
     try:
+        lock = FileLock(folder / "alive")
         lock.acquire(timeout=0)
+        lock.release()  # before removing: Windows keeps open files
+        shutil.rmtree(folder)
     except Timeout:
         return
-    lock.release()  # before removing: Windows keeps open files
-    shutil.rmtree(folder)
+    except OSError as error:
+        # What cannot be removed must not keep this process from working.
+        logger.warning("%s was left by a process that was killed and cannot be removed: %s", folder, error)
+        return
     logger.info("removed %s, left by a process that was killed", folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 import warnings
@@ -21,10 +22,26 @@ from .resolving import resolve
 
 logger = logging.getLogger(__name__)
 
+# Squares of components must neither vanish nor overflow in float32 when a vector is normalised.
+_SHORTEST, _LONGEST = 1e-9, 1e15
+
 Verify = Literal["full", "fast", "off"]
 
 # transformers copies remote code into a shared folder and imports it: not safe in two threads at once.
 _loading = threading.Lock()
+_forked_while_loading = False
+
+
+def _note_fork() -> None:
+    global _loading, _forked_while_loading
+    # Loading changes transformers and torch for a while, and in the child nobody changes them back.
+    _forked_while_loading = _loading.locked()
+    _loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
 _warned_of_tiny = False
 
 
@@ -108,6 +125,11 @@ def load(configuration: Configuration) -> LoadedModel:
         CheckpointError: it cannot be found, is not trusted, or does not load as a model of this kind.
         ModelContractError: it loads, and answers a first call in a way that its card rules out.
     """
+    if _forked_while_loading:
+        raise CheckpointError(
+            f"{configuration.model}: this process was forked while its parent was loading a model, and cannot load "
+            "one: load before forking, or start processes by spawn"
+        )
     with _loading:
         return _load(configuration)
 
@@ -126,10 +148,12 @@ def _load(configuration: Configuration) -> LoadedModel:
     )
     _warn_of_tiny(configuration.model)
     model = _from_pretrained(str(checkpoint.folder), configuration)
-    checks: list[str] = []
+    checks = ["every tensor has a value"]
     if configuration.verify != "off":
         checks += _check_state(model, configuration)
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise CheckpointError(f"{configuration.model}: {type(model).__name__} has no parameters")
     dim = _probe(model, configuration.model, str(parameter.device))
     checks.append("a text encodes to one finite row")
     report = LoadReport(
@@ -171,33 +195,39 @@ def _from_pretrained(folder: str, configuration: Configuration) -> Any:
         raise CheckpointError(
             f"{configuration.model}: {type(model).__name__} has no encode method, so this is not an ALM2Vec checkpoint"
         )
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise CheckpointError(f"{configuration.model}: {name} was never given a value (it is on the meta device)")
     if "device_map" not in configuration.model_kwargs:
-        model = model.to(configuration.device)
-    return model.eval()
+        model.to(configuration.device)
+    model.eval()
+    return model
 
 
 def _check_state(model: Any, configuration: Configuration) -> list[str]:
     import torch
 
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_meta:
-            raise CheckpointError(f"{configuration.model}: {name} was never given a value (it is on the meta device)")
-        finite_matters = configuration.verify == "full" and tensor.is_floating_point()
-        if finite_matters and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{configuration.model}: {name} holds NaN or infinity")
+    checks = ["evaluation mode throughout"]
+    if configuration.verify == "full":
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise CheckpointError(f"{configuration.model}: {name} holds NaN or infinity")
+        checks.append("every value is finite")
     for name, module in model.named_modules():
         if module.training:
             raise CheckpointError(f"{configuration.model}: {name or 'the model'} stays in training mode after eval()")
-    checks = ["every tensor has a value", "evaluation mode throughout"]
-    return [*checks, "every value is finite"] if configuration.verify == "full" else checks
+    return checks
 
 
 def _probe(model: Any, name: str, device: str) -> int:
     import torch
 
     keywords = {"task": "document", "instruction": DOC_INSTRUCTION, "normalize": True, "device": device}
-    with torch.no_grad():
-        output = model.encode(text=["a dog barks"], **keywords)
+    try:
+        with torch.no_grad():
+            output = model.encode(text=["a dog barks"], **keywords)
+    except Exception as error:
+        raise CheckpointError(f"{name}: its first call of encode failed: {type(error).__name__}: {error}") from error
     return int(as_rows(output, rows=1, dim=None, model=name).shape[1])
 
 
@@ -205,8 +235,8 @@ def as_rows(output: Any, *, rows: int, dim: int | None, model: str) -> npt.NDArr
     """What `encode` returned, as float32 [rows, dim] on the CPU.
 
     Raises:
-        ModelContractError: not two-dimensional, another number of rows, another width, or values that are not finite
-            or all zero.
+        ModelContractError: not floating point, not two-dimensional, another number of rows or width, values that
+            are not finite, or a vector of zeros.
     """
     import torch
 
@@ -219,12 +249,19 @@ def as_rows(output: Any, *, rows: int, dim: int | None, model: str) -> npt.NDArr
     if tensor.ndim != 2 or tensor.shape[0] != rows or (dim is not None and tensor.shape[1] != dim):
         expected = f"[{rows}, {'any width' if dim is None else dim}]"
         raise ModelContractError(f"{model}: encode returned shape {list(tensor.shape)} where {expected} was due")
-    vectors: npt.NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).numpy()
+    if not tensor.is_floating_point():
+        raise ModelContractError(f"{model}: encode returned {tensor.dtype}, not floating-point vectors")
+    # A copy: the model may use its own memory again for the next call.
+    vectors: npt.NDArray[np.float32] = tensor.detach().to("cpu", torch.float32, copy=True).numpy()
     if not np.isfinite(vectors).all():
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         raise ModelContractError(f"{model}: encode returned NaN or infinity in rows {bad}")
-    if not vectors.any(axis=1).all():
-        raise ModelContractError(f"{model}: encode returned a vector of zeros, which has no direction")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if not ((lengths > _SHORTEST) & (lengths < _LONGEST)).all():
+        raise ModelContractError(
+            f"{model}: encode returned vectors of length {lengths.min():.1e} to {lengths.max():.1e}, which cannot be "
+            "scaled to length 1 in float32 (all zeros have no direction)"
+        )
     return vectors
 
 

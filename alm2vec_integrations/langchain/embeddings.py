@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.utils import secret_from_env
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, SkipValidation, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SkipValidation,
+    model_validator,
+)
 
 from ..checkpoint.loading import Verify
 from ..encoder import ALM2VecEncoder, Encoder
@@ -18,6 +27,29 @@ from ..inputs import AudioClip, AudioText, Item, as_clip
 from ..instructions import Task
 
 Audio = AudioClip | str | os.PathLike[str]
+
+# Paths and torch's own objects are taken where their text is, and kept as text, which can be dumped and compared.
+_Path = Annotated[str, BeforeValidator(lambda value: _as_path(value))]
+_Name = Annotated[str, BeforeValidator(lambda value: value if value is None else str(value))]
+
+_ENCODER_FIELDS = (
+    "revision",
+    "cache_dir",
+    "local_files_only",
+    "trust_remote_code",
+    "device",
+    "dtype",
+    "model_kwargs",
+    "max_batch_items",
+    "max_batch_seconds",
+    "allowed_audio_roots",
+    "verify",
+)
+
+
+def _as_path(value: Any) -> Any:
+    """A path object as the text that `ALM2VecEncoder` reads as a folder."""
+    return str(Path(value).absolute()) if isinstance(value, os.PathLike) else value
 
 
 class ALM2VecEmbeddings(BaseModel, Embeddings):
@@ -48,50 +80,61 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
     """
 
     model_config = ConfigDict(
-        extra="forbid", populate_by_name=True, protected_namespaces=(), arbitrary_types_allowed=True
+        extra="forbid",
+        populate_by_name=True,
+        protected_namespaces=(),
+        arbitrary_types_allowed=True,
+        validate_assignment=True,
+        hide_input_in_errors=True,  # a message could show the token
     )
 
-    model_name: str = Field(alias="model")
+    model_name: _Path = Field(alias="model")
     revision: str | None = None
-    token: SecretStr | None = Field(default_factory=secret_from_env("HF_TOKEN", default=None), repr=False)
-    cache_dir: str | None = None
+    token: SecretStr | bool | None = Field(default_factory=secret_from_env("HF_TOKEN", default=None), repr=False)
+    cache_dir: _Path | None = None
     local_files_only: bool = False
     trust_remote_code: bool | None = None
-    device: str | None = None
-    dtype: str | None = None
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    device: _Name | None = None
+    dtype: _Name | None = None
+    model_kwargs: dict[str, Any] | None = None
     max_batch_items: int | None = None
     max_batch_seconds: float | None = None
-    allowed_audio_roots: list[str | Path] | None = None
-    verify: Verify = "full"
+    allowed_audio_roots: _Path | list[_Path] | None = None
+    verify: Verify | None = None
     query_instruction: str | None = None
     document_task: Task = "document"
     document_instruction: str | None = None
     document_question: str | None = None
     normalize: bool = True
     show_progress: bool = False
-    encoder: SkipValidation[Encoder] = Field(default=None, exclude=True, repr=False)  # type: ignore[assignment]
+    encoder: SkipValidation[Encoder | None] = Field(default=None, exclude=True, repr=False)
+
+    # The encoder made from the fields, and the values that it was made from: a copy with other values makes its own.
+    _made: tuple[dict[str, Any], ALM2VecEncoder] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
-    def _make_encoder(self) -> Self:
-        if self.encoder is None:
-            # The instructions stay here: each call passes its own, so that copies with others share the encoder.
-            sizes = {"max_batch_items": self.max_batch_items, "max_batch_seconds": self.max_batch_seconds}
-            self.encoder = ALM2VecEncoder(
-                self.model_name,
-                revision=self.revision,
-                token=self.token.get_secret_value() if self.token else None,
-                cache_dir=self.cache_dir,
-                local_files_only=self.local_files_only,
-                trust_remote_code=self.trust_remote_code,
-                device=self.device,
-                dtype=self.dtype,
-                model_kwargs=self.model_kwargs,
-                allowed_audio_roots=self.allowed_audio_roots,
-                verify=self.verify,
-                **{name: value for name, value in sizes.items() if value is not None},
-            )
+    def _check(self) -> Self:
+        if self.encoder is not None and (given := self._settings()):
+            raise ValueError(f"encoder stands in for what these would make, so leave them out: {sorted(given)}")
+        self._core()
         return self
+
+    def _settings(self) -> dict[str, Any]:
+        """The fields that make the encoder, where they were given."""
+        given = {name: getattr(self, name) for name in _ENCODER_FIELDS}
+        return {name: value for name, value in given.items() if value is not None and value is not False}
+
+    def _core(self) -> Encoder:
+        if self.encoder is not None:
+            return self.encoder
+        # The instructions stay here: each call passes its own, so that copies with others share the encoder.
+        token = self.token.get_secret_value() if isinstance(self.token, SecretStr) else self.token
+        settings = {"model": self.model_name, **self._settings()}
+        if self.trust_remote_code is not None:
+            settings["trust_remote_code"] = self.trust_remote_code
+        if self._made is None or self._made[0] != settings:
+            self._made = (settings, ALM2VecEncoder(**settings, token=token))
+        return self._made[1]
 
     def with_instructions(self, *, query: str | None = None, document: str | None = None) -> Self:
         """A copy with other instructions that shares the model; None keeps what is set, "" goes back to the default."""
@@ -105,11 +148,11 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
             InputError: a text is empty, a reference is malformed, or its audio cannot be read; it names the item.
             AudioAccessError: a reference points outside `allowed_audio_roots`, or the file has changed.
         """
-        return self._documents([self._document(index, text) for index, text in enumerate(texts)], instruction)
+        return self._documents(self._parse(texts), instruction)
 
     async def aembed_documents(self, texts: list[str], *, instruction: str | None = None) -> list[list[float]]:
         """`embed_documents` without blocking the event loop."""
-        return await self._adocuments([self._document(index, text) for index, text in enumerate(texts)], instruction)
+        return await self._adocuments(self._parse(texts), instruction)
 
     def embed_audio(self, clips: Sequence[Audio], *, instruction: str | None = None) -> list[list[float]]:
         """Vectors of audio documents given directly; these need no `allowed_audio_roots`."""
@@ -121,11 +164,11 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
 
     def embed_query(self, text: str, *, instruction: str | None = None) -> list[float]:
         """The vector of a query in words; the string is never opened as a file."""
-        return self._query(text, instruction)
+        return self._query(_one_text(text), instruction)
 
     async def aembed_query(self, text: str, *, instruction: str | None = None) -> list[float]:
         """`embed_query` without blocking the event loop."""
-        return await self._aquery(text, instruction)
+        return await self._aquery(_one_text(text), instruction)
 
     def embed_audio_query(
         self, audio: Audio, question: str | None = None, *, instruction: str | None = None
@@ -142,7 +185,12 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
     def __getstate__(self) -> dict[Any, Any]:
         """What a pickle holds: everything but the token and the weights."""
         state = super().__getstate__()
-        return state | {"__dict__": state["__dict__"] | {"token": None}}
+        return state | {"__dict__": state["__dict__"] | {"token": None}, "__pydantic_private__": {"_made": None}}
+
+    def _parse(self, texts: list[str]) -> list[Item]:
+        if isinstance(texts, str):
+            raise InputError("embed_documents takes a list of texts, got one str: wrap it in a list")
+        return [self._document(index, text) for index, text in enumerate(texts)]
 
     def _document(self, index: int, text: str) -> Item:
         if not AudioClip.looks_like_reference(text):
@@ -158,13 +206,13 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
     def _documents(self, items: list[Item], instruction: str | None) -> list[list[float]]:
         if not items:
             return []
-        vectors = self.encoder.encode(items, **self._document_side(instruction))
+        vectors = self._core().encode(items, **self._document_side(instruction))
         return vectors.tolist()  # type: ignore[no-any-return]
 
     async def _adocuments(self, items: list[Item], instruction: str | None) -> list[list[float]]:
         if not items:
             return []
-        vectors = await self.encoder.aencode(items, **self._document_side(instruction))
+        vectors = await self._core().aencode(items, **self._document_side(instruction))
         return vectors.tolist()  # type: ignore[no-any-return]
 
     def _document_side(self, instruction: str | None) -> dict[str, Any]:
@@ -176,15 +224,21 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
         }
 
     def _query(self, item: Item, instruction: str | None) -> list[float]:
-        vector = self.encoder.encode(item, **self._query_side(instruction))
+        vector = self._core().encode(item, **self._query_side(instruction))
         return vector.tolist()  # type: ignore[no-any-return]
 
     async def _aquery(self, item: Item, instruction: str | None) -> list[float]:
-        vector = await self.encoder.aencode(item, **self._query_side(instruction))
+        vector = await self._core().aencode(item, **self._query_side(instruction))
         return vector.tolist()  # type: ignore[no-any-return]
 
     def _query_side(self, instruction: str | None) -> dict[str, Any]:
         return {"task": "query", "instruction": instruction or self.query_instruction, "normalize": self.normalize}
+
+
+def _one_text(text: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"embed_query takes one str, got {type(text).__name__}")
+    return text
 
 
 def _example(audio: Audio, question: str | None) -> Item:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import pickle
+import warnings
 from pathlib import Path
 
 import fake_checkpoints
@@ -13,8 +14,24 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
-from alm2vec_integrations import DOC_INSTRUCTION, QUERY_INSTRUCTION, AudioAccessError, AudioClip, AudioText, InputError
+from alm2vec_integrations import (
+    DOC_INSTRUCTION,
+    QUERY_INSTRUCTION,
+    ALM2VecEncoder,
+    AudioAccessError,
+    AudioClip,
+    AudioText,
+    InputError,
+)
 from alm2vec_integrations.langchain import ALM2VecEmbeddings
+from alm2vec_integrations.langchain import embeddings as embeddings_module
+
+
+@pytest.fixture
+def core(fake, clips):
+    """The encoder that the embeddings below make for themselves."""
+    with ALM2VecEncoder(fake, trust_remote_code=True, allowed_audio_roots=[clips[0].parent]) as core:
+        yield core
 
 
 @pytest.fixture
@@ -44,9 +61,8 @@ def test_empty_lists_load_nothing(embeddings):
 
 
 class TestVectors:
-    def test_they_are_the_cores_own(self, embeddings, clips):
+    def test_they_are_the_cores_own(self, embeddings, core, clips):
         """Bit for bit, as lists of Python floats, for texts, references and clips, sync and async."""
-        core = embeddings.encoder
         reference = AudioClip(clips[0], start_seconds=0.1).reference()
         clip = AudioClip(clips[0], start_seconds=0.1)
         documents = embeddings.embed_documents(["a\ntext", reference, "b"])
@@ -97,6 +113,75 @@ class TestVectors:
         assert np.linalg.norm(raw) != pytest.approx(1.0)
 
 
+class TestFields:
+    def test_each_reaches_the_encoder(self, monkeypatch, tmp_path):
+        """None is dropped on the way, and torch's own objects and paths are taken."""
+        import torch
+
+        made = {}
+        monkeypatch.setattr(embeddings_module, "ALM2VecEncoder", lambda model, **given: made.update(given, model=model))
+        given = {
+            "revision": "main", "token": "hf_secret", "local_files_only": True, "trust_remote_code": False,
+            "model_kwargs": {"a": 1}, "max_batch_items": 3, "max_batch_seconds": 4.5, "verify": "off",
+        }  # fmt: skip
+        ALM2VecEmbeddings(
+            model="owner/name",
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            cache_dir=tmp_path,
+            allowed_audio_roots=tmp_path,
+            **given,
+        )
+        assert made == given | {
+            "model": "owner/name", "device": "cpu", "dtype": "torch.float32", "cache_dir": str(tmp_path),
+            "allowed_audio_roots": str(tmp_path),
+        }  # fmt: skip
+
+    def test_a_path_is_a_folder(self, fake):
+        """As for the encoder."""
+        assert ALM2VecEmbeddings(model=fake, trust_remote_code=True).embed_query("x")
+
+    @pytest.mark.parametrize("change", ["copy", "assignment"])
+    def test_a_change_takes_effect(self, embeddings, clips, change):
+        """Closing the roots closes them, and another model is another model."""
+
+        def changed(**update):
+            if change == "copy":
+                return embeddings.model_copy(update=update)
+            twin = embeddings.model_copy()
+            for name, value in update.items():
+                setattr(twin, name, value)
+            return twin
+
+        reference = AudioClip(clips[0]).reference()
+        assert embeddings.embed_documents([reference])
+        with pytest.raises(AudioAccessError):
+            changed(allowed_audio_roots=None).embed_documents([reference])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert len(changed(model_name="alm2vec-tiny").embed_query("x")) != fake_checkpoints.DIM
+        with pytest.raises((InputError, ValidationError), match="max_batch_items"):
+            changed(max_batch_items="garbage").embed_query("x")
+        assert embeddings.embed_documents([reference])
+
+    def test_an_encoder_of_ones_own_leaves_no_field_ignored(self, encoder):
+        """What it would make moot is refused."""
+        with pytest.raises(ValidationError, match="allowed_audio_roots"):
+            ALM2VecEmbeddings(model="x", encoder=encoder, allowed_audio_roots=["a"])
+
+    def test_one_string_is_not_a_list_and_a_list_not_a_query(self, embeddings):
+        """Each would give vectors of the wrong things."""
+        with pytest.raises(InputError, match="wrap it in a list"):
+            embeddings.embed_documents("abc")
+        with pytest.raises(InputError, match="one str"):
+            embeddings.embed_query(["a", "b"])
+
+    def test_progress_on_request(self, embeddings, capfd):
+        """A field, so that a store's own calls show it."""
+        embeddings.model_copy(update={"show_progress": True}).embed_documents(["a", "b"])
+        assert "2/2" in capfd.readouterr().err
+
+
 class TestSharing:
     def test_copies_share_the_model(self, embeddings):
         """`model_copy`, `copy` and `deepcopy` load nothing."""
@@ -126,10 +211,10 @@ class TestSharing:
 
 
 class TestReferences:
-    def test_a_query_is_never_opened(self, embeddings, clips):
+    def test_a_query_is_never_opened(self, embeddings, core, clips):
         """A string in the form of a reference is text on the query side."""
         reference = AudioClip(clips[0]).reference()
-        assert embeddings.embed_query(reference) == embeddings.encoder.encode(reference, task="query").tolist()
+        assert embeddings.embed_query(reference) == core.encode(reference, task="query").tolist()
 
     def test_outside_the_roots(self, fake, embeddings, tmp_path):
         """Refused, naming the item; and nothing is open by default."""
@@ -150,26 +235,25 @@ class TestReferences:
 class TestStore:
     @pytest.fixture
     def store(self, tiny, clips):
-        embeddings = ALM2VecEmbeddings(model="alm2vec-tiny", encoder=tiny)
-        embeddings.encoder = type(tiny)("alm2vec-tiny", device="cpu", allowed_audio_roots=[clips[0].parent])
+        embeddings = ALM2VecEmbeddings(model="alm2vec-tiny", device="cpu", allowed_audio_roots=clips[0].parent)
         store = InMemoryVectorStore(embeddings)
         store.add_texts([AudioClip(clip).reference() for clip in clips], [{"source": str(clip)} for clip in clips])
         store.add_texts(["a transcript of something"], [{"source": "text"}])
         return store
 
-    def test_found_by_text_by_clip_and_by_clip_with_question(self, store, clips):
+    def test_found_by_text_by_clip_and_by_clip_with_question(self, store, tiny, clips):
         """The order is that of the cosines between the core's own vectors."""
-        encoder, embeddings = store.embedding.encoder, store.embedding
+        embeddings = store.embedding
         items = [*(AudioClip(clip) for clip in clips), "a transcript of something"]
         sources = [*map(str, clips), "text"]
-        documents = encoder.encode(items, task="document")
+        documents = tiny.encode(items, task="document")
         queries = [
             (embeddings.embed_query("rain"), "rain"),
             (embeddings.embed_audio_query(clips[4]), AudioClip(clips[4])),
             (embeddings.embed_audio_query(clips[4], "what?"), AudioText("what?", AudioClip(clips[4]))),
         ]
         for vector, item in queries:
-            scores = documents @ encoder.encode(item, task="query")
+            scores = documents @ tiny.encode(item, task="query")
             expected = [sources[i] for i in np.argsort(-scores)[:4]]
             found = store.similarity_search_with_score_by_vector(vector, k=4)
             assert [document.metadata["source"] for document, _ in found] == expected

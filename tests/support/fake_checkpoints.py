@@ -23,6 +23,7 @@ DIM = 16
 loads: list[Any] = []
 calls: list[dict[str, Any]] = []
 on_encode: Callable[[Any, dict[str, Any]], Any] | None = None
+in_constructor: Callable[[], Any] | None = None  # called by code that a test changes to call it
 overlapping = threading.Event()
 _inside = threading.Lock()
 
@@ -44,6 +45,7 @@ class FakeModel(PreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
         self.scale = nn.Parameter(torch.ones(1))
+        self.cycle = [self]  # real models hold such cycles
         self.post_init()
         fake_checkpoints.loads.append(config.name_or_path)
 
@@ -52,6 +54,7 @@ class FakeModel(PreTrainedModel):
 
     def encode(self, *args, **keywords):
         assert not args, "the card passes keywords only"
+        assert not torch.is_grad_enabled(), "gradients would keep every activation in memory"
         return fake_checkpoints.answer(self, keywords)
 """
 
