@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
             "and TEXT stands for an answer to it."
         ),
     )
-    search.add_argument("folder", metavar="FOLDER", type=Path, help="searched with its subfolders")
+    search.add_argument("folder", metavar="FOLDER", help="searched with its subfolders")
     search.add_argument("text", metavar="TEXT", nargs="?", help="what to look for")
     search.add_argument("--audio", metavar="CLIP", help="an example to look for, alone or with TEXT")
     search.add_argument("--question", help="the aspect to compare by, as in 'Is there music?'")
@@ -90,7 +90,7 @@ def _search(options: argparse.Namespace) -> int:
         raise InputError("give TEXT, --audio, or both")
     if options.text and options.audio and options.question:
         raise InputError("TEXT with --audio is one query already: leave out TEXT or --question")
-    seconds = _measure_folder(options.folder)
+    seconds = _measure_folder(Path(options.folder) if options.folder else None)
     encoder = ALM2VecEncoder(
         options.model,
         trust_remote_code=options.trust_remote_code or None,
@@ -151,11 +151,13 @@ def _index(store: Any, sources: list[str]) -> int:
     return added
 
 
-def _measure_folder(folder: Path) -> dict[str, float]:
+def _measure_folder(folder: Path | None) -> dict[str, float]:
     """The folder's audio files and their lengths in seconds; files that cannot be read are named and left out."""
     from .audio.access import AccessPolicy
     from .audio.decoding import measure
 
+    if folder is None:
+        raise InputError("FOLDER is empty: write . for the current one")
     if not folder.is_dir():
         raise InputError("is not a folder" if folder.exists() else "there is no such folder", source=str(folder))
     policy = AccessPolicy()
@@ -179,14 +181,19 @@ def _as_json(options: argparse.Namespace, hits: list[_Hit]) -> str:
 
 
 def _as_table(options: argparse.Namespace, hits: list[_Hit], searched: int) -> str:
-    root = options.folder.absolute()
-    names = [str(Path(hit.source).relative_to(root)) for hit in hits]
+    root = Path(options.folder).absolute()
+    names = [_printable(str(Path(hit.source).relative_to(root))) for hit in hits]
     width = max(len(name) for name in [*names, "file"])
     lines = [f"{'rank':>4}  {'score':>7}  {'seconds':>8}  file", f"{'-' * 4}  {'-' * 7}  {'-' * 8}  {'-' * width}"]
     lines += [
         f"{hit.rank:>4}  {hit.score:>7.4f}  {hit.seconds:>8.2f}  {name}" for hit, name in zip(hits, names, strict=True)
     ]
     return "\n".join([*lines, "", f"{searched} files searched with {options.model}"])
+
+
+def _printable(name: str) -> str:
+    """The name on one line, whatever characters it has."""
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in name)
 
 
 def _positive(text: str) -> int:

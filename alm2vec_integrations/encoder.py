@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, get_args, runtime_checkab
 import numpy as np
 import numpy.typing as npt
 
-from . import inputs, reranking
+from . import inputs, reranking, tiny
 from .audio.access import AccessPolicy
 from .checkpoint import handles
-from .checkpoint.loading import LoadReport, Verify, configure
+from .checkpoint.configuration import Verify, configure
+from .checkpoint.report import LoadReport
 from .checkpoint.resolving import is_folder, is_known
 from .errors import InputError
 from .inputs import Item, Items
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Embeddings = npt.NDArray[np.float32]
 Instructions = str | Sequence[str | None] | None
 
-_DTYPES = ("float32", "auto")
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
 @runtime_checkable
@@ -86,15 +87,16 @@ class ALM2VecEncoder:
         trust_remote_code: the checkpoint's own Python code is run. None trusts the two published checkpoints and the
             bundled one; True trusts the named one; False trusts none but the bundled one.
         device: a torch device; None is the GPU if there is one, else the CPU.
-        dtype: None or "float32" computes in float32, "auto" in the dtype that the checkpoint is stored in.
+        dtype: "float32", "bfloat16" or "float16", for the layers that may be cast; "auto" leaves every tensor as it is
+            stored; None is bfloat16 on a GPU that has it, else float32.
         model_kwargs: more keyword arguments for transformers' `from_pretrained`.
         query_instruction: used with task "query" where a call gives none; None is the published one.
         document_instruction: the same for task "document".
         max_batch_items: most items in one forward pass.
         max_batch_seconds: most seconds of audio in one forward pass, each clip counted as long as the longest.
         allowed_audio_roots: folders that references (`AudioClip.from_reference`) may point into; none if None.
-        verify: "full" and "fast" check the loaded model's tensors and mode, "full" also that every value is finite
-            (it reads all weights once); "off" only makes the first call.
+        verify: after loading, compare the model with its files: "full" every value, "fast" a sample of each tensor,
+            "off" not at all (docs/loading.md has the list).
 
     Raises:
         InputError: an argument has the wrong type or value.
@@ -124,14 +126,15 @@ class ALM2VecEncoder:
         self.document_instruction = _instruction("document_instruction", document_instruction)
         if isinstance(max_batch_items, bool) or not isinstance(max_batch_items, int) or max_batch_items < 1:
             raise InputError(f"max_batch_items must be a whole number of 1 or more, got {max_batch_items!r}")
-        if not isinstance(max_batch_seconds, (int, float)) or not max_batch_seconds > 0:
+        is_number = isinstance(max_batch_seconds, (int, float)) and not isinstance(max_batch_seconds, bool)
+        if not is_number or not max_batch_seconds > 0:
             raise InputError(f"max_batch_seconds must be more than 0, got {max_batch_seconds!r}")
         if verify not in get_args(Verify):
             raise InputError(f"verify must be one of {get_args(Verify)}, got {verify!r}")
         dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
         if dtype_name is not None and dtype_name not in _DTYPES:
             raise InputError(f"dtype must be None or one of {_DTYPES}, got {dtype!r}")
-        if trust_remote_code not in (None, True, False):
+        if trust_remote_code is not None and not isinstance(trust_remote_code, bool):
             raise InputError(f"trust_remote_code must be True, False or None, got {trust_remote_code!r}")
         if not isinstance(local_files_only, bool):
             raise InputError(f"local_files_only must be True or False, got {local_files_only!r}")
@@ -139,8 +142,13 @@ class ALM2VecEncoder:
             raise InputError(f"token must be a str, True, False or None, got {type(token).__name__}")
         if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
             raise InputError(f"cache_dir must be a folder, got {cache_dir!r}")
-        if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
-            raise InputError(f"model_kwargs must be a dict, got {model_kwargs!r}")
+        if revision is not None and (not isinstance(revision, str) or not revision):
+            raise InputError(f"revision must be a branch, tag or commit, or None, got {revision!r}")
+        named = model_kwargs is None or (
+            isinstance(model_kwargs, Mapping) and all(type(k) is str for k in model_kwargs)
+        )
+        if not named:
+            raise InputError(f"model_kwargs must be a dict of keyword arguments, got {model_kwargs!r}")
         self._limits = Limits(max_batch_items, float(max_batch_seconds))
         self._policy = AccessPolicy(allowed_audio_roots)
         self._token = token
@@ -150,9 +158,9 @@ class ALM2VecEncoder:
             "revision": revision,
             "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
             "local_files_only": local_files_only,
-            "trusted": _is_trusted(self.model, trust_remote_code),
+            "trusted": _is_trusted(self.model, revision, trust_remote_code),
             "device": None if device is None else str(device),
-            "dtype": None if dtype_name == "float32" else dtype_name,
+            "dtype": dtype_name,
             "model_kwargs": dict(model_kwargs or {}),
             "verify": verify,
         }
@@ -224,9 +232,10 @@ class ALM2VecEncoder:
         handle = await asyncio.to_thread(self._acquire) if self._handle is None else self._acquire()
         single, job = self._job(items, task, instruction, normalize, handle=handle)
         loop, context, steps = asyncio.get_running_loop(), contextvars.copy_context(), job.steps()
+        executor = handle.executor(audio=job.has_audio)
         with _progress(job, show_progress) as bar:
             while not job.finished:
-                bar.update(await loop.run_in_executor(handle.executor, context.run, next, steps))
+                bar.update(await loop.run_in_executor(executor, context.run, next, steps))
         return job.embeddings()[0] if single else job.embeddings()
 
     def encode_partial(
@@ -371,10 +380,10 @@ def _model_name(model: str | os.PathLike[str]) -> str:
     return str(Path(model).expanduser().absolute()) if is_folder(model) else model
 
 
-def _is_trusted(model: str, trust_remote_code: bool | None) -> bool:
+def _is_trusted(model: str, revision: str | None, trust_remote_code: bool | None) -> bool:
     if trust_remote_code is None:
-        return is_known(model)
-    return trust_remote_code or (is_known(model) and "/" not in model)
+        return is_known(model, revision)
+    return trust_remote_code or model == tiny.NAME
 
 
 def _instruction(name: str, value: Any) -> str | None:

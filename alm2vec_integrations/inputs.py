@@ -170,7 +170,10 @@ class AudioClip:
             raise InputError(f"a reference begins with {REFERENCE_SCHEME!r}, got {reference!r}")
         uri, _, fragment = reference.removeprefix(REFERENCE_SCHEME).partition("#")
         match = _FRAGMENT.fullmatch(fragment)
-        path = os.fsdecode(unquote_to_bytes(uri))
+        try:
+            path = os.fsdecode(unquote_to_bytes(uri))
+        except UnicodeEncodeError as error:
+            raise InputError("malformed reference: it holds half a character", source=repr(reference)) from error
         if match is None or not path or reference.endswith("#"):
             raise InputError("malformed reference; was it cut by a text splitter?", source=reference)
         start, end = (None if match[k] is None else float(match[k]) for k in ("start", "end"))
@@ -326,7 +329,13 @@ def _hint(item: Any) -> str:
 
 
 def _is_samples(source: Any) -> bool:
-    return hasattr(source, "dtype") and hasattr(source, "shape") and hasattr(source, "ndim")
+    # numpy's strings look like arrays too.
+    return (
+        not isinstance(source, (str, bytes))
+        and hasattr(source, "dtype")
+        and hasattr(source, "shape")
+        and hasattr(source, "ndim")
+    )
 
 
 def _plain(seconds: float) -> str:

@@ -16,7 +16,7 @@ from .audio.access import AccessPolicy
 from .audio.decoding import decode, measure, write_wav
 from .audio.workspace import workspace
 from .checkpoint.handles import ModelHandle
-from .checkpoint.loading import as_rows
+from .checkpoint.output import as_rows
 from .errors import InputError, ModelContractError
 from .instructions import Task
 from .planning import Entry, MicroBatch, plan
@@ -108,6 +108,11 @@ class Job:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether any item is more than text."""
+        return not all(isinstance(item, str) for item in self._items)
 
     @property
     def finished(self) -> bool:

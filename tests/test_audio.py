@@ -234,11 +234,28 @@ class TestBrokenAudio:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         self.expect(encoder, AudioClip(path), r"cut short|damaged")
 
-    def test_truncated_wav(self, encoder, tmp_path):
-        """Libsndfile would read what is there without a word."""
-        path = sounds.write(tmp_path / "cut.wav", sounds.noise(3.0))
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    @pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"])
+    def test_truncated(self, encoder, tmp_path, form):
+        """Libsndfile would read what is there without a word, from a path, from bytes and from a file object."""
+        path = tmp_path / "whole"
+        soundfile.write(path, sounds.noise(3.0), 16_000, format=form, subtype="PCM_16")
+        data = path.read_bytes()
+        assert encoder.encode(AudioClip(path), task="document").any()
+        path.write_bytes(data[: len(data) // 2])
         self.expect(encoder, AudioClip(path), "cut short")
+        self.expect(encoder, AudioClip(path.read_bytes()), "cut short")
+        with path.open("rb") as file:
+            self.expect(encoder, AudioClip(file), "cut short")
+
+    @pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "ULAW", "ALAW"])
+    def test_telephony(self, encoder, tmp_path, subtype):
+        """Codecs of phone systems, one of which cannot seek; parts of them too."""
+        path = sounds.write(tmp_path / "call.wav", sounds.tone(2.0, rate=8_000), 8_000, subtype)
+        whole = decode(AudioClip(path), AccessPolicy())
+        part = decode(AudioClip(path, start_seconds=0.5, end_seconds=1.5), AccessPolicy())
+        assert len(whole) == pytest.approx(32_000, abs=800)
+        assert len(part) == pytest.approx(16_000, abs=2)
+        np.testing.assert_allclose(part[2000:14000] / 32768, whole[10_000:22_000] / 32768, atol=0.02)
 
     @pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
     def test_a_wav_of_unknown_length_is_read_to_its_end(self, encoder, tmp_path, length):
@@ -334,9 +351,10 @@ class TestAccess:
         """And samples have none."""
         digest = AudioClip(clips[0]).reference()[-16:]
         data = clips[0].read_bytes()
-        encoder.encode(AudioClip(data, digest=digest), task="document")
-        with pytest.raises(AudioAccessError, match="changed"):
-            encoder.encode(AudioClip(data + b"\0", digest=digest), task="document")
+        for form in (bytes, io.BytesIO):
+            encoder.encode(AudioClip(form(data), digest=digest), task="document")
+            with pytest.raises(AudioAccessError, match="changed"):
+                encoder.encode(AudioClip(form(data + b"\0"), digest=digest), task="document")
         with pytest.raises(InputError, match="samples have none"):
             AudioClip(np.zeros(4000, np.float32), sampling_rate=16_000, digest=digest)
         for bad in ("ABCDEF0123456789", "12", 5):

@@ -114,11 +114,13 @@ def test_links_and_strange_names_are_searched(folder, tmp_path, capsys):
     outside = sounds.write(tmp_path / "elsewhere" / "linked.wav", sounds.noise(1.0))
     (folder / "link.wav").symlink_to(outside)
     sounds.write(folder / "x.wav", sounds.tone(0.7)).rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav"))
+    sounds.write(folder / "two\nlines.wav", sounds.tone(0.6))
     done = subprocess.run([*COMMAND, "search", str(folder), "x", "--top", "9"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"link.wav" in done.stdout
     assert b"caf\\udce9.wav" in done.stdout
-    assert b"5 files searched" in done.stdout
+    assert b"two\\nlines.wav" in done.stdout
+    assert b"6 files searched" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,8 @@ def test_links_and_strange_names_are_searched(folder, tmp_path, capsys):
         ([], "give TEXT, --audio, or both"),
         (["text", "--audio", "a.wav", "--question", "q"], "leave out TEXT or --question"),
         (["--audio", "missing.wav"], "missing.wav: cannot be opened"),
-        (["text", "--model", "./nowhere"], "trust_remote_code"),
+        (["text", "--model", "./nowhere"], "no such folder"),
+        (["text", "--model", "someone/else"], "trust_remote_code"),
         (["text", "--model", "nonsense", "--trust-remote-code"], "neither"),
         (["  "], "empty"),
         (["lone \udcff surrogate"], "UTF-8"),
@@ -147,6 +150,7 @@ def test_folders_without_recordings(tmp_path, capsys):
     """Missing, and empty."""
     assert "no such folder" in search(capsys, tmp_path / "missing", "x")[2]
     assert "no audio file" in search(capsys, tmp_path, "x")[2]
+    assert "FOLDER is empty" in search(capsys, "", "x")[2]
     (tmp_path / "file.wav").write_text("")
     assert "is not a folder" in search(capsys, tmp_path / "file.wav", "x")[2]
 

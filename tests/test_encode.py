@@ -130,9 +130,10 @@ class TestInstructions:
 class TestGrouping:
     def test_a_call_to_the_model_holds_one_kind_and_one_instruction(self, encoder, clips):
         """Kinds and instructions are never mixed in one forward pass."""
+        fake_checkpoints.loaded(encoder)
         items = ["a", AudioClip(clips[0]), "b", AudioText("q", AudioClip(clips[1])), "c", "d"]
         encoder.encode(items, task="query", instruction=["1", "1", "1", "1", "2", "2"])
-        calls = fake_checkpoints.calls[1:]  # the first is the probe at load
+        calls = fake_checkpoints.calls
         assert sorted(
             (call.get("text"), len(call.get("audio", [])), call["instruction"]) for call in calls if "text" in call
         ) == [
@@ -145,9 +146,10 @@ class TestGrouping:
     def test_items_and_seconds_are_bounded(self, fake, clips):
         """No forward pass exceeds the limits, unless one clip alone does."""
         with ALM2VecEncoder(fake, trust_remote_code=True, max_batch_items=3, max_batch_seconds=2.5) as encoder:
+            fake_checkpoints.loaded(encoder)
             encoder.encode([AudioClip(clip) for clip in clips], task="query")
             encoder.encode([f"{i}" for i in range(7)], task="query")
-        calls = fake_checkpoints.calls[1:]
+        calls = fake_checkpoints.calls
         assert max(len(call.get("audio", [])) for call in calls) == 3
         assert [len(call["text"]) for call in calls if "text" in call] == [3, 3, 1]
         assert min(len(call["audio"]) for call in calls if "audio" in call) == 1
@@ -232,11 +234,24 @@ class TestWrongItems:
                 AudioClip("lone \udcff surrogate.wav"),
                 "lone \udcff surrogate",
                 AudioClip(clips[0].read_bytes()[:-100]),
+                AudioClip(memoryview(clips[0].read_bytes())[::2]),
+                AudioClip(clips[0], start_seconds=1e308),
+                AudioClip(np.zeros(4000, np.float32), sampling_rate=10**400),
+                AudioClip("half \ud800.wav"),
+                AudioClip(Oddity()),
             ]
             result = encoder.encode_partial(["good", *bad, AudioClip(clips[1])], task="document")
         assert [failure.index for failure in result.failures] == list(range(1, len(bad) + 1))
         assert result.indices.tolist() == [0, len(bad) + 1]
         np.testing.assert_array_equal(result.embeddings[1], encoder.encode(AudioClip(clips[1]), task="document"))
+
+    def test_encode_partial_survives_a_link_to_itself(self, fake, tmp_path):
+        """Also where references are allowed."""
+        loop = tmp_path / "loop.wav"
+        loop.symlink_to(loop)
+        clip = AudioClip.from_reference(AudioClip(loop).reference(digest=False))
+        with ALM2VecEncoder(fake, trust_remote_code=True, allowed_audio_roots=tmp_path) as encoder:
+            assert encoder.encode_partial([clip, "good"], task="document").indices.tolist() == [1]
 
     def test_subclasses_of_str_are_text(self, encoder, clips):
         """The model sees plain strings, which is what the card shows."""
@@ -270,6 +285,8 @@ class TestModelOutput:
             (lambda rows: rows.to(dtype=torch.complex64), "complex"),
             (lambda rows: rows.int(), "int32"),
             (lambda rows: "vectors", "not a tensor"),
+            (lambda rows: rows.to_sparse(), "plain values"),
+            (lambda rows: rows.to("meta"), "plain values"),
         ],
         ids=[
             "few rows",
@@ -282,6 +299,8 @@ class TestModelOutput:
             "complex",
             "integers",
             "a string",
+            "sparse",
+            "meta",
         ],
     )
     def test_what_the_card_rules_out_is_an_error(self, encoder, spoil, message):
@@ -361,8 +380,9 @@ class TestRerank:
 
     def test_a_question_steers_both_sides_as_the_card_does(self, encoder, clips):
         """Clips on either side: paired with the question, as queries under the query instruction."""
+        fake_checkpoints.loaded(encoder)
         encoder.rerank(AudioClip(clips[0]), [AudioClip(clip) for clip in clips[1:4]], question="who?")
-        for call in fake_checkpoints.calls[1:]:
+        for call in fake_checkpoints.calls:
             assert set(call["text"]) == {"who?"}
             assert call["task"] == "query"
             assert call["instruction"] == QUERY_INSTRUCTION
@@ -401,6 +421,11 @@ class TestConstructor:
             {"dtype": "float64"},
             {"query_instruction": 3},
             {"trust_remote_code": "yes"},
+            {"trust_remote_code": 1},
+            {"max_batch_seconds": True},
+            {"revision": 3},
+            {"allowed_audio_roots": ["a\0b"]},
+            {"model_kwargs": {1: 2}},
             {"model_kwargs": [1]},
             {"cache_dir": 3},
             {"local_files_only": "no"},
@@ -427,6 +452,16 @@ class TestConstructor:
         assert fake_checkpoints.loads == []
         encoder.encode("x", task="query")
         assert len(fake_checkpoints.loads) == 1
+
+
+class Oddity:
+    """A file object that fails in its own way."""
+
+    def read(self, size=-1):
+        return b""
+
+    def seek(self, position, whence=0):
+        raise KeyError("seek")
 
 
 def soundfile_flac(folder):

@@ -53,7 +53,7 @@ def test_the_documented_form(clips):
     "cut",
     ["audio:", "audio:a.wav#", "audio:a.wav#t=", "audio:a.wav#t=1&", "audio:a.wav#t=1&v=", "audio:a.wav#v=12ab",
      "audio:a.wav#t=1,2,3", "audio:a.wav#t=1e3", "audio:a.wav#t=.", "audio:a.wav#&v=0123456789abcdef",
-     "audio:a.wav#v=0123456789abcdef&t=1", "audio:a.wav#t=1v=0123456789abcdef", "a.wav", ""],
+     "audio:a.wav#v=0123456789abcdef&t=1", "audio:a.wav#t=1v=0123456789abcdef", "audio:half \ud800.wav", "a.wav", ""],
 )  # fmt: skip
 def test_cut_and_malformed_references_are_refused(cut):
     """A text splitter may have cut it; half a reference is not another reference."""
@@ -80,6 +80,13 @@ def test_numpy_numbers_are_numbers():
 
     clip = AudioClip(np.zeros(99, np.float32), sampling_rate=np.int64(16_000), start_seconds=np.float32(0.5))
     assert (type(clip.sampling_rate), type(clip.start_seconds)) == (int, float)
+
+
+def test_numpys_strings_are_paths():
+    """As they come out of an array of file names."""
+    import numpy as np
+
+    assert AudioClip(np.array(["a.wav"])[0]).path == "a.wav"
 
 
 def test_only_paths_have_references():

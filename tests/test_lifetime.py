@@ -192,6 +192,11 @@ class TestCopies:
         if pid == 0:
             signal.alarm(60)
             try:
+                if os.fork() == 0:  # a grandchild is no better off
+                    signal.alarm(60)
+                    make(fake).encode("x", task="query")
+                    os._exit(3)
+                assert os.waitstatus_to_exitcode(os.wait()[1]) != 3
                 make(fake).encode("x", task="query")
             except CheckpointError as error:
                 os._exit(0 if "forked while" in str(error) else 1)
@@ -229,6 +234,7 @@ class TestTemporaryFiles:
                 assert scratch in path.parents
                 assert all(parent.stat().st_mode & 0o077 == 0 for parent in path.parents if scratch in parent.parents)
 
+        fake_checkpoints.loaded(encoder)
         fake_checkpoints.on_encode = look
         encoder.encode([AudioClip(clip) for clip in clips], task="query")
         assert len(seen) == len(clips)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..errors import AudioAccessError, AudioError, InputError
 from ..inputs import AudioClip
@@ -47,6 +48,14 @@ def file_digest(path: str) -> str:
         return _digest(file, path)
 
 
+def check_unchanged(clip: AudioClip, file: Any) -> None:
+    """Raise AudioAccessError unless the bytes of `file`, from here on, have the clip's digest, if it has one."""
+    if clip.digest is not None and _digest(file, clip.name) != clip.digest:
+        raise AudioAccessError(
+            "the file's bytes have changed since the reference was made: index it again", source=clip.name
+        )
+
+
 class AccessPolicy:
     """The folders that references may point into; none by default.
 
@@ -65,8 +74,8 @@ class AccessPolicy:
         if not isinstance(roots, Sequence) or not all(isinstance(root, (str, os.PathLike)) for root in roots):
             raise InputError(f"allowed_audio_roots must be folders, got {roots!r}")
         self.roots = tuple(os.fspath(root) for root in roots)
-        if not all(self.roots):
-            raise InputError("allowed_audio_roots holds an empty path; write '.' for the current folder")
+        if not all(root and "\0" not in str(root) for root in self.roots):
+            raise InputError("allowed_audio_roots holds an empty or impossible path; write '.' for the current folder")
 
     @contextmanager
     def open(self, clip: AudioClip, *, check_digest: bool) -> Iterator[_File]:
@@ -94,10 +103,8 @@ class AccessPolicy:
             resolved = self._check_inside(path)
             if not os.path.samestat(os.fstat(file.fileno()), resolved.stat()):
                 raise AudioAccessError("the path changed while it was opened", source=clip.name)
-        if check_digest and clip.digest is not None and _digest(file, clip.name) != clip.digest:
-            raise AudioAccessError(
-                "the file's bytes have changed since the reference was made: index it again", source=clip.name
-            )
+        if check_digest:
+            check_unchanged(clip, file)
 
     def _check_inside(self, path: str) -> Path:
         if not self.roots:
@@ -121,10 +128,12 @@ def _check_regular(descriptor: int, path: str) -> None:
     raise AudioError("is not a regular file: copy its contents into one", source=path)
 
 
-def _digest(file: _File, name: str) -> str:
+def _digest(file: Any, name: str) -> str:
     try:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_LENGTH]
+        hashed = hashlib.sha256()
+        while block := file.read(2**20):
+            hashed.update(block)
         file.seek(0)
     except OSError as error:
         raise AudioError(f"cannot be read: {error.strerror or error}", source=name) from error
-    return digest
+    return hashed.hexdigest()[:DIGEST_LENGTH]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import struct
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import ALM2VecError, AudioError
 from ..inputs import AudioClip
-from .access import AccessPolicy
+from .access import AccessPolicy, check_unchanged
 from .workspace import SCRATCH_VARIABLE
 
 SAMPLING_RATE = 16_000
@@ -29,6 +29,11 @@ MAX_SECONDS = 3600
 
 # What libsndfile reports for a stream whose header does not say how long it is, and more than any file holds.
 _UNKNOWN_FRAMES = 2**48
+
+_LENGTH_UNKNOWN = 0x7FFFF000
+_CUT_SHORT = re.compile(
+    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE
+)
 
 TOLERANCE_SECONDS = 0.01
 """How far `end_seconds` may lie past the end: one mel frame, for times that were rounded when written down."""
@@ -69,8 +74,9 @@ def measure(clip: AudioClip, policy: AccessPolicy) -> Extent:
         AudioAccessError: a reference that `policy` does not allow.
     """
     if _is_samples(clip):
-        return _extent(clip, len(clip.source), int(clip.sampling_rate or 0), 1)
-    with _open(clip, policy, check_digest=False) as file:
+        with _blamed_on(clip):
+            return _extent(clip, len(clip.source), int(clip.sampling_rate or 0), 1)
+    with _blamed_on(clip), _open(clip, policy, check_digest=False) as file:
         return _extent(clip, file.frames, file.samplerate, file.channels)
 
 
@@ -81,18 +87,19 @@ def decode(clip: AudioClip, policy: AccessPolicy) -> npt.NDArray[np.int16]:
         AudioError: as `measure`; the file is cut short or damaged; samples that are not finite.
         AudioAccessError: as `measure`; the file's bytes do not match the clip's digest.
     """
-    if _is_samples(clip):
-        samples = _samples_as_float(clip)
-        extent = _extent(clip, len(samples), int(clip.sampling_rate or 0), 1)
-        part = samples[extent.start : extent.stop]
-    else:
-        with _open(clip, policy, check_digest=True) as file:
-            extent = _extent(clip, file.frames, file.samplerate, file.channels)
-            part = _read(clip, file, extent)
-    mono = part.mean(axis=1) if part.ndim == 2 else part
-    if not np.isfinite(mono).all():
-        raise AudioError("holds samples that are not finite (NaN or infinity)", source=clip.name)
-    return _to_pcm16(_resample(mono, extent.rate))
+    with _blamed_on(clip):
+        if _is_samples(clip):
+            samples = _samples_as_float(clip)
+            extent = _extent(clip, len(samples), int(clip.sampling_rate or 0), 1)
+            part = samples[extent.start : extent.stop]
+        else:
+            with _open(clip, policy, check_digest=True) as file:
+                extent = _extent(clip, file.frames, file.samplerate, file.channels)
+                part = _read(clip, file, extent)
+        mono = part.mean(axis=1) if part.ndim == 2 else part
+        if not np.isfinite(mono).all():
+            raise AudioError("holds samples that are not finite (NaN or infinity)", source=clip.name)
+        return _to_pcm16(_resample(mono, extent.rate))
 
 
 def write_wav(path: str, samples: npt.NDArray[np.int16]) -> None:
@@ -121,14 +128,14 @@ def _open(clip: AudioClip, policy: AccessPolicy, *, check_digest: bool) -> Itera
     """The clip's source as an open `soundfile.SoundFile`."""
     source = clip.source
     if clip.path is not None or isinstance(source, (bytes, bytearray, memoryview)):
-        with policy.open(clip, check_digest=check_digest) as file:
-            _check_wav_is_whole(file, clip)
-            with _sound_file(file, clip) as opened:
-                yield opened
+        with policy.open(clip, check_digest=check_digest) as file, _sound_file(file, clip) as opened:
+            yield opened
     else:
         with _file_objects:
-            with _as_audio_error(clip):
+            if check_digest:
                 source.seek(0)
+                check_unchanged(clip, source)
+            source.seek(0)
             with _sound_file(source, clip) as opened:
                 yield opened
 
@@ -136,40 +143,38 @@ def _open(clip: AudioClip, policy: AccessPolicy, *, check_digest: bool) -> Itera
 def _sound_file(file: Any, clip: AudioClip) -> Any:
     import soundfile
 
-    with _as_audio_error(clip):
-        # By descriptor where there is one: libsndfile then reads by itself, whatever bytes the path is made of.
-        return soundfile.SoundFile(os.dup(file.fileno()) if clip.path is not None else file, closefd=True)
-
-
-@contextmanager
-def _as_audio_error(clip: AudioClip) -> Iterator[None]:
     try:
-        yield
+        # By descriptor where there is one: libsndfile then reads by itself, whatever bytes the path is made of.
+        opened = soundfile.SoundFile(os.dup(file.fileno()) if clip.path is not None else file, closefd=True)
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # libsndfile's own is a RuntimeError
         detail = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise AudioError(
             f"is not audio that can be opened ({detail}): WAV, FLAC, OGG, MP3 and AIFF are read", source=clip.name
         ) from error
+    _check_is_whole(opened, clip)
+    return opened
 
 
-def _check_wav_is_whole(file: Any, clip: AudioClip) -> None:
-    """Raise AudioError for a WAV file that ends before its data does; libsndfile would read on without a word."""
-    header = file.read(12)
-    size = file.seek(0, os.SEEK_END)
-    position = 12
-    while header[:4] == b"RIFF" and header[8:] == b"WAVE" and position + 8 <= size:
-        file.seek(position)
-        name, length = struct.unpack("<4sI", file.read(8))
-        position += 8 + length + length % 2
-        if name == b"data":
-            # Programs that write to a pipe cannot know the length and leave 0 or a number near the largest.
-            if 0 < length < 0x7FFFF000 and position - length % 2 > size:
-                raise AudioError(
-                    f"is cut short: its header promises {length} bytes of samples, the file ends before them",
-                    source=clip.name,
-                )
-            break
-    file.seek(0)
+@contextmanager
+def _blamed_on(clip: AudioClip) -> Iterator[None]:
+    """Make whatever goes wrong inside an error that names the clip, so that it takes no other item down with it."""
+    try:
+        yield
+    except ALM2VecError:
+        raise
+    except Exception as error:
+        raise AudioError(f"could not be read: {type(error).__name__}: {error}", source=clip.name) from error
+
+
+def _check_is_whole(file: Any, clip: AudioClip) -> None:
+    """Raise AudioError for a file that ends before its data does; libsndfile reads what is there and only logs it."""
+    for line in _CUT_SHORT.finditer(file.extra_info):
+        promised, there = int(line["promised"]), int(line["there"])
+        # Programs that write to a pipe cannot know the length and leave a number near the largest that fits.
+        if there < promised < _LENGTH_UNKNOWN:
+            raise AudioError(
+                f"is cut short: its header promises {promised} bytes of samples, {there} are there", source=clip.name
+            )
 
 
 def _extent(clip: AudioClip, frames: int, rate: int, channels: int) -> Extent:
@@ -202,7 +207,10 @@ def _extent(clip: AudioClip, frames: int, rate: int, channels: int) -> Extent:
 def _read(clip: AudioClip, file: Any, extent: Extent) -> npt.NDArray[np.float32]:
     wanted = extent.stop - extent.start
     try:
-        file.seek(extent.start)
+        if file.seekable():
+            file.seek(extent.start)
+        else:  # GSM and the like, as telephony has them
+            file.read(extent.start, dtype="float32")
         part: npt.NDArray[np.float32] = file.read(wanted, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:
         raise AudioError(f"is damaged: {getattr(error, 'error_string', error)}", source=clip.name) from error
@@ -217,11 +225,8 @@ def _read(clip: AudioClip, file: Any, extent: Extent) -> npt.NDArray[np.float32]
 def _samples_as_float(clip: AudioClip) -> npt.NDArray[np.float32]:
     source = clip.source
     if hasattr(source, "detach"):
-        try:
-            source = source.detach().cpu()
-            source = (source.float() if source.is_floating_point() else source).numpy()
-        except (TypeError, RuntimeError, NotImplementedError) as error:
-            raise AudioError(f"the tensor has no plain samples ({error})", source=clip.name) from error
+        source = source.detach().cpu()
+        source = (source.float() if source.is_floating_point() else source).numpy()
     samples = np.asarray(source)
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / np.float32(32768.0)

@@ -10,10 +10,13 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 from ..fair_lock import FairLock
-from .loading import Configuration, LoadedModel, load
+from .configuration import Configuration
+from .loading import LoadedModel, load
 
-# Of the threads behind `aencode`, one is in the model while the others decode.
-_THREADS = 4
+# Of the threads behind `aencode` one is in the model at a time, while others decode. Texts have threads of their own,
+# so that a question does not wait for a place behind recordings that are being decoded.
+_AUDIO_THREADS = 8
+_TEXT_THREADS = 4
 
 
 class ModelHandle:
@@ -30,7 +33,7 @@ class ModelHandle:
         self.turn = FairLock()
         self.pid = os.getpid()
         self._mutex = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._executors: dict[bool, ThreadPoolExecutor] = {}
         # The finalizer outlives the handle, so it is given the model's container and not the handle.
         self._cell: list[LoadedModel] = []
         weakref.finalize(self, _release, self._cell).atexit = False
@@ -43,17 +46,17 @@ class ModelHandle:
                     self._cell.append(load(self.configuration))
         return self._cell[0]
 
-    @property
-    def executor(self) -> ThreadPoolExecutor:
+    def executor(self, *, audio: bool) -> ThreadPoolExecutor:
         """Threads for callers that must not block; separate from the event loop's own, which others rely on."""
-        with self._mutex_for_executor:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="alm2vec")
-                weakref.finalize(self, self._executor.shutdown, wait=False).atexit = False
-            return self._executor
+        with self._mutex_for_executors:
+            if audio not in self._executors:
+                threads = _AUDIO_THREADS if audio else _TEXT_THREADS
+                made = self._executors[audio] = ThreadPoolExecutor(threads, thread_name_prefix="alm2vec")
+                weakref.finalize(self, made.shutdown, wait=False).atexit = False
+            return self._executors[audio]
 
     # Class-wide: it is held for an instant, and must not wait for a model that is loading.
-    _mutex_for_executor = threading.Lock()
+    _mutex_for_executors = threading.Lock()
 
 
 _handles: weakref.WeakValueDictionary[Configuration, ModelHandle] = weakref.WeakValueDictionary()
@@ -84,7 +87,7 @@ def _forget_after_fork() -> None:
     global _handles, _mutex
     _handles = weakref.WeakValueDictionary()
     _mutex = threading.Lock()
-    ModelHandle._mutex_for_executor = threading.Lock()
+    ModelHandle._mutex_for_executors = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

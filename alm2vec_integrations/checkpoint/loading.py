@@ -1,104 +1,48 @@
-"""Load a checkpoint through transformers and see that it answers as its card says before anyone relies on it."""
+"""Load a checkpoint through transformers, check it against its files, and put it on its device."""
 
 from __future__ import annotations
 
-import json
+import copy
 import logging
 import os
 import threading
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .. import tiny
-from ..errors import ALM2VecError, ALM2VecWarning, CheckpointError, InputError, ModelContractError
-from ..instructions import DOC_INSTRUCTION
-from .resolving import resolve
+from ..errors import ALM2VecError, ALM2VecWarning, CheckpointError
+from .configuration import Configuration
+from .report import LoadReport
+from .resolving import ResolvedCheckpoint, resolve
+
+if TYPE_CHECKING:
+    from .construction import Constructed
+    from .weights import StoredWeights
 
 logger = logging.getLogger(__name__)
 
-# Squares of components must neither vanish nor overflow in float32 when a vector is normalised.
-_SHORTEST, _LONGEST = 1e-9, 1e15
+MOST_DRIFT = 0.01
+"""1 - cosine between a probe in lower precision and in float32, above which float32 is used. The parts that stay in
+float32 keep a sound model well under it (`alm2vec doctor` prints what yours has)."""
 
-Verify = Literal["full", "fast", "off"]
-
-# transformers copies remote code into a shared folder and imports it: not safe in two threads at once.
+# transformers copies remote code into a shared folder and imports it, and loading changes transformers and torch for
+# a while: not safe in two threads at once.
 _loading = threading.Lock()
 _forked_while_loading = False
+_warned_of_tiny = False
 
 
 def _note_fork() -> None:
     global _loading, _forked_while_loading
     # Loading changes transformers and torch for a while, and in the child nobody changes them back.
-    _forked_while_loading = _loading.locked()
+    _forked_while_loading = _forked_while_loading or _loading.locked()
     _loading = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
-
-_warned_of_tiny = False
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """All that decides which model is loaded and how; equal configurations share one model.
-
-    `token` and `model_kwargs` do not compare: the first opens a door and changes nothing behind it, the second is
-    compared as `model_kwargs_key`.
-    """
-
-    model: str
-    revision: str | None
-    cache_dir: str | None
-    local_files_only: bool
-    trusted: bool
-    device: str
-    dtype: str | None
-    model_kwargs_key: str
-    verify: Verify
-    token: str | bool | None = field(compare=False, repr=False)
-    model_kwargs: Mapping[str, Any] = field(compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What was loaded, and what was checked. `str()` of it is for reading, `as_dict()` for machines.
-
-    Attributes:
-        model: the name it was asked for by.
-        folder: where its files are.
-        revision: their commit, None for a folder of the user's own and for the bundled checkpoint.
-        device: where the parameters are.
-        dtype: of the parameters.
-        parameters: how many there are.
-        dim: width of the vectors.
-        seconds: from the call to a checked model.
-        checks: what was verified, in words.
-    """
-
-    model: str
-    folder: str
-    revision: str | None
-    device: str
-    dtype: str
-    parameters: int
-    dim: int
-    seconds: float
-    checks: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as plain types."""
-        return asdict(self) | {"checks": list(self.checks)}
-
-    def __str__(self) -> str:
-        lines = [f"{name}: {value}" for name, value in self.as_dict().items() if name != "checks"]
-        return "\n".join([*lines, *(f"checked: {check}" for check in self.checks)])
 
 
 @dataclass(frozen=True)
@@ -135,179 +79,223 @@ def load(configuration: Configuration) -> LoadedModel:
 
 
 def _load(configuration: Configuration) -> LoadedModel:
-    import torch
+    from .construction import real_buffers
+    from .precision import dtypes_by_part
+    from .verification import attention_of, no_meta, verify_loaded, verify_mode, verify_placed
+    from .weights import StoredWeights
 
     began = time.perf_counter()
+    name = configuration.model
     checkpoint = resolve(
-        configuration.model,
+        name,
         revision=configuration.revision,
         token=configuration.token,
         cache_dir=configuration.cache_dir,
         local_files_only=configuration.local_files_only,
         trusted=configuration.trusted,
     )
-    _warn_of_tiny(configuration.model)
-    model = _from_pretrained(str(checkpoint.folder), configuration)
-    checks = ["every tensor has a value"]
+    _warn_of_tiny(name)
+    stored = StoredWeights(checkpoint.folder)
+    model_class, config = _classes(checkpoint)
+    placed_by_transformers = bool({"device_map", "quantization_config"} & set(configuration.model_kwargs))
+    model, constructed = _from_pretrained(checkpoint, configuration, model_class, config, stored)
+    model.eval()
+    verify_mode(name, model)
+    odd: list[str] = []
+    checks = ["evaluation mode throughout"]
+    comparable = not placed_by_transformers
+    if comparable:
+        odd += _complete(model, constructed, stored)
+    full = configuration.verify == "full"
     if configuration.verify != "off":
-        checks += _check_state(model, configuration)
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise CheckpointError(f"{configuration.model}: {type(model).__name__} has no parameters")
-    dim = _probe(model, configuration.model, str(parameter.device))
-    checks.append("a text encodes to one finite row")
+        loaded = verify_loaded(name, model, stored, full=full, comparable=comparable)
+        checks += loaded.checks
+        odd += loaded.warnings
+    no_meta(name, model)
+    settled = _settle(model, name, configuration, stored, placed_by_transformers, odd)
+    if configuration.verify != "off" and comparable:
+        with real_buffers(model_class, stored.widest_dtype) as again:
+            model_class(copy.deepcopy(config))
+        checks += verify_placed(name, model, stored, again, full=full).checks
+    checks += settled.checks
+    attention, eager = attention_of(model)
+    tensors = [*model.parameters(), *model.buffers()]
     report = LoadReport(
-        model=configuration.model,
+        model=name,
         folder=str(checkpoint.folder),
         revision=checkpoint.revision,
-        device=str(parameter.device),
-        dtype=str(parameter.dtype).removeprefix("torch."),
+        code=checkpoint.code,
+        transformers=_transformers_version(),
+        device=settled.device,
+        dtype=settled.dtype,
+        dtypes=dtypes_by_part(model),
+        attention=attention,
         parameters=sum(p.numel() for p in model.parameters()),
-        dim=dim,
+        bytes=sum(t.numel() * t.element_size() for t in tensors),
+        dim=settled.dim,
+        drift=settled.drift,
         seconds=time.perf_counter() - began,
         checks=tuple(checks),
+        warnings=(*odd, *eager),
     )
-    logger.info("loaded %s at %s in %.1f s", configuration.model, checkpoint.revision or "no revision", report.seconds)
-    if torch.device(report.device).type == "cuda":
-        torch.cuda.empty_cache()
-    return LoadedModel(model, report.device, dim, report)
+    logger.info("loaded %s", str(report).replace("\n", "; "))
+    for warning in report.warnings:
+        logger.warning("%s: %s", name, warning)
+    return LoadedModel(model, settled.device, settled.dim, report)
 
 
-def _from_pretrained(folder: str, configuration: Configuration) -> Any:
-    import torch
-    from transformers import AutoModel, __version__
+def _classes(checkpoint: ResolvedCheckpoint) -> tuple[Any, Any]:
+    """The remote model class and the checkpoint's configuration."""
+    from transformers import AutoConfig
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    dtype: Any = "auto" if configuration.dtype == "auto" else torch.float32
-    # Renamed in 4.56; the old name is deprecated in 5.
-    modern = tuple(int(part) for part in __version__.split(".")[:2]) >= (4, 56)
-    keywords: dict[str, Any] = {"dtype" if modern else "torch_dtype": dtype, **configuration.model_kwargs}
+    folder = str(checkpoint.folder)
     try:
-        model = AutoModel.from_pretrained(
-            folder, trust_remote_code=True, local_files_only=True, use_safetensors=True, **keywords
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
+        model_class = get_class_from_dynamic_module(checkpoint.model_class, folder, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint.name}: its code could not be run with transformers {_transformers_version()}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not callable(getattr(model_class, "encode", None)) or not callable(
+        getattr(model_class, "from_pretrained", None)
+    ):
+        raise CheckpointError(
+            f"{checkpoint.name}: {model_class.__name__} has no encode method, so this is not an ALM2Vec checkpoint"
         )
+    return model_class, config
+
+
+def _from_pretrained(
+    checkpoint: ResolvedCheckpoint, configuration: Configuration, model_class: Any, config: Any, stored: StoredWeights
+) -> tuple[Any, Constructed]:
+    """The model on the CPU in the dtype that it is stored in, its memory still the files' where that is possible."""
+    import torch
+
+    from .construction import real_buffers
+
+    dtype = stored.widest_dtype
+    if "quantization_config" in configuration.model_kwargs or "device_map" in configuration.model_kwargs:
+        dtype = stored.widest_dtype if configuration.dtype == "auto" else getattr(torch, configuration.dtype)
+    # Renamed in 4.56; the old name is deprecated in 5.
+    version = tuple(int(part) for part in _transformers_version().split(".")[:2])
+    keywords = {"dtype" if version >= (4, 56) else "torch_dtype": dtype, **configuration.model_kwargs}
+    try:
+        with real_buffers(model_class, dtype) as constructed:
+            model = model_class.from_pretrained(
+                str(checkpoint.folder), config=config, local_files_only=True, use_safetensors=True, **keywords
+            )
     except ALM2VecError:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{configuration.model}: transformers {__version__} could not load it: {type(error).__name__}: {error}"
+            f"{checkpoint.name}: transformers {_transformers_version()} could not load it: "
+            f"{type(error).__name__}: {error}"
         ) from error
-    if not callable(getattr(model, "encode", None)):
-        raise CheckpointError(
-            f"{configuration.model}: {type(model).__name__} has no encode method, so this is not an ALM2Vec checkpoint"
-        )
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_meta:
-            raise CheckpointError(f"{configuration.model}: {name} was never given a value (it is on the meta device)")
-    if "device_map" not in configuration.model_kwargs:
-        model.to(configuration.device)
-    model.eval()
-    return model
+    return model, constructed
 
 
-def _check_state(model: Any, configuration: Configuration) -> list[str]:
+def _complete(model: Any, constructed: Constructed, stored: StoredWeights) -> list[str]:
+    """Put in place what no file holds and the code provides; returns what of it is worth a word."""
+    from .construction import tie_what_lists_declare
+
+    names = frozenset(stored.tensors)
+    absent = frozenset(constructed.buffers) - constructed.not_stored - names
+    constructed.put_back(model, constructed.not_stored | absent)
+    tied = tie_what_lists_declare(model, names)
+    odd = [f"{name} is not stored; its class lists it as tied, so it shares the input embedding" for name in tied]
+    if absent:
+        odd.append(f"{len(absent)} buffers are in no file and keep what the code computes: {min(absent)}")
+    return odd
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """A model where it will work."""
+
+    device: str
+    dtype: str
+    dim: int
+    drift: float | None
+    checks: tuple[str, ...]
+
+
+def _settle(
+    model: Any,
+    name: str,
+    configuration: Configuration,
+    stored: StoredWeights,
+    placed_by_transformers: bool,
+    odd: list[str],
+) -> _Settled:
+    """Put the model on its device in its precision, probed there, and against float32 where that is another."""
     import torch
 
-    checks = ["evaluation mode throughout"]
-    if configuration.verify == "full":
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise CheckpointError(f"{configuration.model}: {name} holds NaN or infinity")
-        checks.append("every value is finite")
-    for name, module in model.named_modules():
-        if module.training:
-            raise CheckpointError(f"{configuration.model}: {name or 'the model'} stays in training mode after eval()")
-    return checks
+    from . import probes
+    from .precision import add_casts, in_float32, place, reload_in_float32
 
-
-def _probe(model: Any, name: str, device: str) -> int:
-    import torch
-
-    keywords = {"task": "document", "instruction": DOC_INSTRUCTION, "normalize": True, "device": device}
+    device = configuration.device
+    # None leaves every tensor in the dtype that it is stored in.
+    dtype = None if configuration.dtype == "auto" else getattr(torch, configuration.dtype)
+    if next(model.parameters(), None) is None:
+        raise CheckpointError(f"{name}: {type(model).__name__} has no parameters")
+    if placed_by_transformers:
+        device, dtype = str(next(model.parameters()).device), None
+        odd.append("placed by transformers as model_kwargs say: precision and buffers are as it made them")
+    off = configuration.verify == "off"
+    drift, checks = None, ["a text encodes to one finite row"]
+    reference = None
+    lower = not placed_by_transformers and dtype not in (None, torch.float32)
+    if lower and not off:
+        where = _room_for_float32(model, device)
+        place(model, where, None)
+        with in_float32(model):
+            reference = probes.probe_audio(model, name, where)
+    if not placed_by_transformers:
+        place(model, device, dtype)
+    if lower:
+        add_casts(model)
     try:
-        with torch.no_grad():
-            output = model.encode(text=["a dog barks"], **keywords)
-    except Exception as error:
-        raise CheckpointError(f"{name}: its first call of encode failed: {type(error).__name__}: {error}") from error
-    return int(as_rows(output, rows=1, dim=None, model=name).shape[1])
+        text = probes.probe_text(model, name, device)
+        audio = None if off else probes.probe_audio(model, name, device)
+        if reference is not None and audio is not None:
+            drift = probes.drift(reference, audio)
+    except ALM2VecError as error:
+        if not lower or off:
+            raise
+        odd.append(f"{dtype} failed ({error}): float32 is used")
+    else:
+        if drift is not None and drift > MOST_DRIFT:
+            odd.append(f"{dtype} moves probes by {drift:.1e} (1 - cosine), past {MOST_DRIFT}: float32 is used")
+    if lower and not off and (drift is None or drift > MOST_DRIFT):
+        reload_in_float32(model, stored, device)
+        dtype = torch.float32
+        text, audio = probes.probe_text(model, name, device), probes.probe_audio(model, name, device)
+        assert reference is not None  # noqa: S101 - it was taken above
+        drift = probes.drift(reference, audio)
+    if audio is not None:
+        checks.append("noise, a tone and silence with a question encode to finite rows")
+        odd += probes.deafness(audio)
+    shown = "as stored" if dtype is None else str(dtype).removeprefix("torch.")
+    return _Settled(device, shown, int(text.shape[1]), drift, tuple(checks))
 
 
-def as_rows(output: Any, *, rows: int, dim: int | None, model: str) -> npt.NDArray[np.float32]:
-    """What `encode` returned, as float32 [rows, dim] on the CPU.
-
-    Raises:
-        ModelContractError: not floating point, not two-dimensional, another number of rows or width, values that
-            are not finite, or a vector of zeros.
-    """
+def _room_for_float32(model: Any, device: str) -> str:
+    """Where the float32 probes run: on the device if the stored model and one float32 layer fit, else on the CPU."""
     import torch
 
-    try:
-        tensor = torch.as_tensor(output)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelContractError(
-            f"{model}: encode returned {type(output).__name__}, not a tensor or array ({error})"
-        ) from error
-    if tensor.ndim != 2 or tensor.shape[0] != rows or (dim is not None and tensor.shape[1] != dim):
-        expected = f"[{rows}, {'any width' if dim is None else dim}]"
-        raise ModelContractError(f"{model}: encode returned shape {list(tensor.shape)} where {expected} was due")
-    if not tensor.is_floating_point():
-        raise ModelContractError(f"{model}: encode returned {tensor.dtype}, not floating-point vectors")
-    # A copy: the model may use its own memory again for the next call.
-    vectors: npt.NDArray[np.float32] = tensor.detach().to("cpu", torch.float32, copy=True).numpy()
-    if not np.isfinite(vectors).all():
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
-        raise ModelContractError(f"{model}: encode returned NaN or infinity in rows {bad}")
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    if not ((lengths > _SHORTEST) & (lengths < _LONGEST)).all():
-        raise ModelContractError(
-            f"{model}: encode returned vectors of length {lengths.min():.1e} to {lengths.max():.1e}, which cannot be "
-            "scaled to length 1 in float32 (all zeros have no direction)"
-        )
-    return vectors
+    if torch.device(device).type != "cuda":
+        return device
+    needed = sum(p.numel() * p.element_size() for p in model.parameters())
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return device if free > 1.2 * needed + 4 * 10**9 else "cpu"
 
 
-def configure(
-    model: str,
-    *,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | None,
-    local_files_only: bool,
-    trusted: bool,
-    device: str | None,
-    dtype: str | None,
-    model_kwargs: Mapping[str, Any],
-    verify: Verify,
-) -> Configuration:
-    """The configuration with its device settled and its keyword arguments made comparable."""
-    return Configuration(
-        model=model,
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        trusted=trusted,
-        device=_settle_device(device),
-        dtype=dtype,
-        model_kwargs_key=json.dumps(dict(model_kwargs), sort_keys=True, default=repr),
-        verify=verify,
-        token=token,
-        model_kwargs=dict(model_kwargs),
-    )
+def _transformers_version() -> str:
+    import transformers
 
-
-def _settle_device(device: str | None) -> str:
-    import torch
-
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        settled = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device={device!r} is not a torch device: {error}") from error
-    if settled.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={device!r} was asked for, but torch sees no CUDA device: pass device='cpu' or None")
-    if settled.type == "cuda" and settled.index is None:
-        settled = torch.device("cuda", torch.cuda.current_device())
-    return str(settled)
+    return str(transformers.__version__)
 
 
 def _warn_of_tiny(model: str) -> None:

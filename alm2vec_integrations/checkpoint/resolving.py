@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from ..errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 PUBLISHED = ("cara-ai/ALM2Vec-FT", "cara-ai/ALM2Vec-PT")
+
+TRUSTED_VARIABLE = "ALM2VEC_TRUSTED_REPOS"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # safetensors only: unpickling runs whatever the file says.
@@ -29,11 +33,15 @@ class ResolvedCheckpoint:
         name: what the user called it.
         folder: where its files are.
         revision: the commit they belong to; None for a folder of the user's own.
+        model_class: `file.Class` that `auto_map` names for AutoModel.
+        code: the Python files that loading runs, with the SHA-256 of each.
     """
 
     name: str
     folder: Path
     revision: str | None
+    model_class: str
+    code: dict[str, str]
 
 
 def is_folder(model: str) -> bool:
@@ -41,9 +49,14 @@ def is_folder(model: str) -> bool:
     return Path(model).is_absolute() or model.startswith(("./", "../", ".\\", "..\\", "~")) or model in (".", "..")
 
 
-def is_known(model: str) -> bool:
-    """Whether the checkpoint's code is trusted without being asked: the published ones and the bundled one."""
-    return model in PUBLISHED or model == tiny.NAME
+def is_known(model: str, revision: str | None) -> bool:
+    """Whether the checkpoint's code is trusted without being asked.
+
+    That holds for the two published checkpoints, the bundled one, and those that the environment variable
+    ALM2VEC_TRUSTED_REPOS names, each as `repo@revision`, separated by commas or spaces.
+    """
+    named = re.split(r"[,\s]+", os.environ.get(TRUSTED_VARIABLE, ""))
+    return model in PUBLISHED or model == tiny.NAME or (revision is not None and f"{model}@{revision}" in named)
 
 
 def resolve(
@@ -60,6 +73,8 @@ def resolve(
     Raises:
         CheckpointError: unknown name, missing folder, failed download, or code that is not trusted.
     """
+    if is_folder(model) and not Path(model).expanduser().is_dir():
+        raise CheckpointError(f"{model}: there is no such folder")
     if not trusted:
         raise CheckpointError(
             f"{model}: loading a checkpoint of this kind runs the Python code in it. Read that code, then pass "
@@ -69,23 +84,22 @@ def resolve(
     if model == tiny.NAME:
         if revision is not None:
             raise CheckpointError(f"{model} is bundled and has no revisions, got revision={revision!r}")
-        checkpoint = ResolvedCheckpoint(model, tiny.FOLDER, None)
+        folder, commit = tiny.FOLDER, None
     elif is_folder(model):
         if revision is not None:
             raise CheckpointError(f"{model} is a folder and has no revisions, got revision={revision!r}")
-        checkpoint = ResolvedCheckpoint(model, Path(model).expanduser().resolve(), None)
-        if not checkpoint.folder.is_dir():
-            raise CheckpointError(f"{model}: there is no such folder")
+        folder, commit = Path(model).expanduser().resolve(), None
     else:
-        checkpoint = _download(model, revision, token, cache_dir, local_files_only)
-    _check_code(checkpoint)
-    logger.info("%s: folder %s, revision %s", model, checkpoint.folder, checkpoint.revision or "none")
+        folder, commit = _download(model, revision, token, cache_dir, local_files_only)
+    auto_map = _check_auto_map(model, folder)
+    checkpoint = ResolvedCheckpoint(model, folder, commit, auto_map["AutoModel"], _code(model, folder, auto_map))
+    logger.info("%s: folder %s, revision %s, runs %s", model, folder, commit or "none", checkpoint.code)
     return checkpoint
 
 
 def _download(
     model: str, revision: str | None, token: str | bool | None, cache_dir: str | None, local_files_only: bool
-) -> ResolvedCheckpoint:
+) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -105,25 +119,43 @@ def _download(
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         hint = f"; for the folder of that name write ./{model}" if Path(model).is_dir() else ""
         raise CheckpointError(f"{model}: could not be fetched from the hub or its cache ({error}){hint}") from error
-    return ResolvedCheckpoint(model, Path(folder), Path(folder).name)
+    return Path(folder), Path(folder).name
 
 
-def _check_code(checkpoint: ResolvedCheckpoint) -> None:
-    """Refuse a folder without a model of this kind, and code that lives in another repository."""
-    path = checkpoint.folder / "config.json"
+def _check_auto_map(model: str, folder: Path) -> dict[str, str]:
+    """The classes that config.json names; refuses what is no model of this kind, and code from elsewhere."""
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.name}: config.json cannot be read ({error})") from error
+        raise CheckpointError(f"{model}: config.json cannot be read ({error})") from error
     auto_map = config.get("auto_map") if isinstance(config, dict) else None
-    if not isinstance(auto_map, dict) or "AutoModel" not in auto_map:
+    if not isinstance(auto_map, dict) or not isinstance(auto_map.get("AutoModel"), str):
         raise CheckpointError(
-            f"{checkpoint.name}: config.json names no AutoModel class in auto_map, so this is not an ALM2Vec checkpoint"
+            f"{model}: config.json names no AutoModel class in auto_map, so this is not an ALM2Vec checkpoint"
         )
     for name, target in auto_map.items():
         for reference in target if isinstance(target, list) else [target]:
             if isinstance(reference, str) and "--" in reference:
                 raise CheckpointError(
-                    f"{checkpoint.name}: auto_map[{name!r}] takes its code from another repository ({reference}), "
+                    f"{model}: auto_map[{name!r}] takes its code from another repository ({reference}), "
                     "which was not named and is not trusted"
                 )
+    return auto_map
+
+
+def _code(model: str, folder: Path, auto_map: dict[str, Any]) -> dict[str, str]:
+    """The files that the classes in `auto_map` are made of, by name, with their SHA-256."""
+    from transformers.dynamic_module_utils import get_relative_import_files
+
+    digests = {}
+    for name in ("AutoConfig", "AutoModel"):
+        target = auto_map.get(name)
+        if not isinstance(target, str):
+            continue
+        module = folder / f"{target.split('.')[0]}.py"
+        try:
+            for file in [module, *map(Path, get_relative_import_files(str(module)))]:
+                digests[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{model}: auto_map names {target}, but its code cannot be read ({error})") from error
+    return dict(sorted(digests.items()))

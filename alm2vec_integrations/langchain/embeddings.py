@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -20,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..checkpoint.loading import Verify
+from ..checkpoint.configuration import Verify
 from ..encoder import ALM2VecEncoder, Encoder
 from ..errors import InputError
 from ..inputs import AudioClip, AudioText, Item, as_clip
@@ -49,7 +51,21 @@ _ENCODER_FIELDS = (
 
 def _as_path(value: Any) -> Any:
     """A path object as the text that `ALM2VecEncoder` reads as a folder."""
-    return str(Path(value).absolute()) if isinstance(value, os.PathLike) else value
+    return str(Path(value).expanduser().absolute()) if isinstance(value, os.PathLike) else value
+
+
+@dataclass(frozen=True, repr=False)
+class _Made:
+    """The encoder made from the fields, and the values it was made from: other values make another."""
+
+    settings: dict[str, Any]
+    encoder: ALM2VecEncoder
+
+    def __eq__(self, other: object) -> bool:
+        # Embeddings with equal fields are equal, whatever they have made of them so far.
+        return other is None or isinstance(other, _Made)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class ALM2VecEmbeddings(BaseModel, Embeddings):
@@ -84,7 +100,6 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
         populate_by_name=True,
         protected_namespaces=(),
         arbitrary_types_allowed=True,
-        validate_assignment=True,
         hide_input_in_errors=True,  # a message could show the token
     )
 
@@ -109,8 +124,7 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
     show_progress: bool = False
     encoder: SkipValidation[Encoder | None] = Field(default=None, exclude=True, repr=False)
 
-    # The encoder made from the fields, and the values that it was made from: a copy with other values makes its own.
-    _made: tuple[dict[str, Any], ALM2VecEncoder] | None = PrivateAttr(default=None)
+    _made: _Made | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -129,12 +143,13 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
             return self.encoder
         # The instructions stay here: each call passes its own, so that copies with others share the encoder.
         token = self.token.get_secret_value() if isinstance(self.token, SecretStr) else self.token
-        settings = {"model": self.model_name, **self._settings()}
+        settings = {"model": self.model_name, "token": token, **self._settings()}
         if self.trust_remote_code is not None:
             settings["trust_remote_code"] = self.trust_remote_code
-        if self._made is None or self._made[0] != settings:
-            self._made = (settings, ALM2VecEncoder(**settings, token=token))
-        return self._made[1]
+        if self._made is None or self._made.settings != settings:
+            # Copied, so that a list that is changed in place no longer equals what was used.
+            self._made = _Made(copy.deepcopy(settings), ALM2VecEncoder(**settings))
+        return self._made.encoder
 
     def with_instructions(self, *, query: str | None = None, document: str | None = None) -> Self:
         """A copy with other instructions that shares the model; None keeps what is set, "" goes back to the default."""

@@ -12,7 +12,7 @@ import pytest
 import sounds
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from alm2vec_integrations import (
     DOC_INSTRUCTION,
@@ -132,7 +132,7 @@ class TestFields:
             allowed_audio_roots=tmp_path,
             **given,
         )
-        assert made == given | {
+        assert made | {"trust_remote_code": False} == given | {
             "model": "owner/name", "device": "cpu", "dtype": "torch.float32", "cache_dir": str(tmp_path),
             "allowed_audio_roots": str(tmp_path),
         }  # fmt: skip
@@ -163,6 +163,33 @@ class TestFields:
         with pytest.raises((InputError, ValidationError), match="max_batch_items"):
             changed(max_batch_items="garbage").embed_query("x")
         assert embeddings.embed_documents([reference])
+
+    def test_a_change_in_place_takes_effect(self, fake, clips):
+        """A list that is cleared is closed."""
+        embeddings = ALM2VecEmbeddings(model=fake, trust_remote_code=True, allowed_audio_roots=[clips[0].parent])
+        reference = AudioClip(clips[0]).reference()
+        assert embeddings.embed_documents([reference])
+        embeddings.allowed_audio_roots.clear()
+        with pytest.raises(AudioAccessError):
+            embeddings.embed_documents([reference])
+
+    def test_another_token_is_used(self, fake):
+        """A token that was renewed replaces the old one."""
+        embeddings = ALM2VecEmbeddings(model=fake, trust_remote_code=True, token="old")
+        assert embeddings.model_copy(update={"token": SecretStr("new")})._core()._token == "new"
+
+    def test_equal_fields_are_equal_embeddings(self, fake):
+        """Whether they have been used or pickled in between does not matter."""
+        one, two = (ALM2VecEmbeddings(model=fake, trust_remote_code=True) for _ in range(2))
+        one.embed_query("x")
+        assert one == two
+        assert pickle.loads(pickle.dumps(one)) == one
+        assert one != ALM2VecEmbeddings(model=fake, trust_remote_code=True, query_instruction="x")
+
+    def test_home_is_expanded_in_every_form(self):
+        """A path object and its text are one folder."""
+        forms = [ALM2VecEmbeddings(model=form("~/x"), trust_remote_code=True) for form in (str, Path)]
+        assert forms[0]._core().model == forms[1]._core().model
 
     def test_an_encoder_of_ones_own_leaves_no_field_ignored(self, encoder):
         """What it would make moot is refused."""

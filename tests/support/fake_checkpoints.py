@@ -47,7 +47,11 @@ class FakeModel(PreTrainedModel):
         self.scale = nn.Parameter(torch.ones(1))
         self.cycle = [self]  # real models hold such cycles
         self.post_init()
-        fake_checkpoints.loads.append(config.name_or_path)
+
+    @classmethod
+    def from_pretrained(cls, folder, **keywords):
+        fake_checkpoints.loads.append(folder)
+        return super().from_pretrained(folder, **keywords)
 
     def _init_weights(self, module):
         pass
@@ -74,6 +78,12 @@ def reset() -> None:
     calls.clear()
     overlapping.clear()
     on_encode = None
+
+
+def loaded(encoder: Any) -> None:
+    """Load the encoder's model and forget the calls that probed it."""
+    assert encoder.dim == DIM
+    calls.clear()
 
 
 def answer(model: Any, keywords: dict[str, Any]) -> Any:

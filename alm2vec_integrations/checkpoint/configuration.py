@@ -1,0 +1,87 @@
+"""All that decides which model is loaded and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import InputError
+
+Verify = Literal["full", "fast", "off"]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that decides which model is loaded and how; equal configurations share one model.
+
+    `token` and `model_kwargs` do not compare: the first opens a door and changes nothing behind it, the second is
+    compared as `model_kwargs_key`.
+    """
+
+    model: str
+    revision: str | None
+    cache_dir: str | None
+    local_files_only: bool
+    trusted: bool
+    device: str
+    dtype: str
+    model_kwargs_key: str
+    verify: Verify
+    token: str | bool | None = field(compare=False, repr=False)
+    model_kwargs: Mapping[str, Any] = field(compare=False, repr=False)
+
+
+def configure(
+    model: str,
+    *,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | None,
+    local_files_only: bool,
+    trusted: bool,
+    device: str | None,
+    dtype: str | None,
+    model_kwargs: Mapping[str, Any],
+    verify: Verify,
+) -> Configuration:
+    """The configuration with device and dtype settled and its keyword arguments made comparable."""
+    device = _settle_device(device)
+    return Configuration(
+        model=model,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        trusted=trusted,
+        device=device,
+        dtype=dtype or _default_dtype(device),
+        model_kwargs_key=json.dumps(dict(model_kwargs), sort_keys=True, default=repr),
+        verify=verify,
+        token=token,
+        model_kwargs=dict(model_kwargs),
+    )
+
+
+def _settle_device(device: str | None) -> str:
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        settled = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device={device!r} is not a torch device: {error}") from error
+    if settled.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={device!r} was asked for, but torch sees no CUDA device: pass device='cpu' or None")
+    if settled.type == "cuda" and settled.index is None:
+        settled = torch.device("cuda", torch.cuda.current_device())
+    return str(settled)
+
+
+def _default_dtype(device: str) -> str:
+    """bfloat16 on a GPU that has it, else float32."""
+    import torch
+
+    on_gpu = torch.device(device).type == "cuda"
+    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"

@@ -1,0 +1,157 @@
+"""Put a model on its device in its compute precision, keeping in float32 what must not lose it.
+
+In code that nobody here has read, the parts that need float32 (the mel front-end, its batch norm, tables of rotary
+angles) cannot be found by name. So parameters are cast by the *type* of their module: linear, convolution, embedding
+and norm layers other than batch norm. Everything else, and every buffer, stays in float32. Where the two meet, the
+input of a layer is cast to the layer's dtype by a hook.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from .weights import StoredWeights
+
+_CAST_TYPES: tuple[type[nn.Module], ...] = (
+    nn.Linear,
+    nn.modules.conv._ConvNd,
+    nn.Embedding,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+def is_cast(module: nn.Module) -> bool:
+    """Whether the module's own parameters may leave float32."""
+    if isinstance(module, _BATCH_NORM):
+        return False
+    # transformers' models bring norm classes of their own, each by another name.
+    is_named_norm = type(module).__name__.endswith(("RMSNorm", "LayerNorm")) and not any(module.children())
+    return isinstance(module, _CAST_TYPES) or is_named_norm
+
+
+def place(model: nn.Module, device: str, dtype: torch.dtype | None) -> None:
+    """Move parameters and buffers to `device`, one at a time, in their dtypes.
+
+    Args:
+        model: on the CPU; its memory may still be the checkpoint's files.
+        device: where to.
+        dtype: of the modules that are cast; None leaves every tensor in the dtype that it has.
+    """
+    moved: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in moved:
+                wanted = _dtype_of(module, parameter, dtype)
+                tensor = parameter.data.to(device, wanted)
+                # A Parameter of its own for each: the CPU's copy goes as soon as its twin is there.
+                placed = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
+                placed.__dict__.update(parameter.__dict__)
+                moved[id(parameter)] = placed
+                moved[id(placed)] = placed
+            module._parameters[name] = moved[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.to(device)
+
+
+def add_casts(model: nn.Module) -> None:
+    """Make every layer cast its floating-point inputs to the dtype of its own parameters."""
+    for module in model.modules():
+        own = next((p for p in module.parameters(recurse=False) if p.is_floating_point()), None)
+        if own is not None and (is_cast(module) or isinstance(module, _BATCH_NORM)):
+            module.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
+
+
+@contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """While this lasts, every layer computes in float32, whatever its parameters are stored in.
+
+    A layer's parameters are widened when it is entered and given back when it is left, so that no more than one
+    layer's worth of memory is added.
+    """
+    handles = []
+    for module in model.modules():
+        own = [p for p in module.parameters(recurse=False) if p.is_floating_point() and p.dtype is not torch.float32]
+        if own:
+            narrow: dict[str, nn.Parameter | None] = {}
+            handles.append(module.register_forward_pre_hook(partial(_widen, narrow), with_kwargs=True))
+            handles.append(module.register_forward_hook(partial(_give_back, narrow), always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _widen(
+    narrow: dict[str, nn.Parameter | None], module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
+) -> Any:
+    narrow.update(module._parameters)
+    for name, parameter in narrow.items():
+        if parameter is not None and parameter.is_floating_point():
+            module._parameters[name] = nn.Parameter(parameter.data.float(), requires_grad=False)
+    wide = torch.float32
+    return tuple(_cast(value, wide) for value in args), {k: _cast(v, wide) for k, v in keywords.items()}
+
+
+def _give_back(narrow: dict[str, nn.Parameter | None], module: nn.Module, *_: Any) -> None:
+    module._parameters.update(narrow)
+    narrow.clear()
+
+
+def reload_in_float32(model: nn.Module, stored: StoredWeights, device: str) -> None:
+    """Give every parameter the value in the files, in float32."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for entry, value in stored.read():
+        parameter = parameters.get(entry.name)
+        if parameter is not None and parameter.is_floating_point():
+            parameter.data = value.to(device, torch.float32)
+
+
+def dtypes_by_part(model: nn.Module) -> dict[str, str]:
+    """The dtypes of each direct part's parameters, with counts, as text."""
+    parts = {}
+    for name, part in [("", model), *model.named_children()]:
+        counts: Counter[str] = Counter()
+        for parameter in part.parameters(recurse=bool(name)):
+            counts[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
+        if counts:
+            parts[name or "(itself)"] = ", ".join(f"{dtype} {number:,}" for dtype, number in counts.most_common())
+    return parts
+
+
+def _dtype_of(module: nn.Module, parameter: nn.Parameter, dtype: torch.dtype | None) -> torch.dtype:
+    if dtype is None or not parameter.is_floating_point():
+        return parameter.dtype
+    return dtype if is_cast(module) else torch.float32
+
+
+def _cast_inputs(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    dtype = next(_floating(module)).dtype
+    if all(_fits(value, dtype) for value in args) and all(_fits(value, dtype) for value in keywords.values()):
+        return None
+    return tuple(_cast(value, dtype) for value in args), {k: _cast(v, dtype) for k, v in keywords.items()}
+
+
+def _floating(module: nn.Module) -> Iterator[nn.Parameter]:
+    return (parameter for parameter in module._parameters.values() if parameter is not None)
+
+
+def _fits(value: Any, dtype: torch.dtype) -> bool:
+    return not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dtype is dtype
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value if _fits(value, dtype) else value.to(dtype)

@@ -1,0 +1,190 @@
+"""See, after every load, that the model is the one in the files. What is wrong is an error; what is odd, a warning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError
+from .construction import Constructed
+from .weights import StoredWeights
+
+_SAMPLE = 4096
+"""Values of each tensor that "fast" compares: 16 KiB in float32."""
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a verification did, and what it found odd.
+
+    Attributes:
+        checks: in words.
+        warnings: in words.
+    """
+
+    checks: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def verify_loaded(name: str, model: nn.Module, stored: StoredWeights, *, full: bool, comparable: bool) -> Findings:
+    """See that every tensor has a finite value and that the files and the model hold the same ones.
+
+    Args:
+        name: of the checkpoint, for messages.
+        model: as transformers loaded it.
+        stored: the files.
+        full: look at every value; else at a sample of each tensor.
+        comparable: False where the model's tensors are not the files' (quantised weights).
+
+    Raises:
+        CheckpointError: a tensor that is missing, without values, or not finite.
+    """
+    no_meta(name, model)
+    checks = ["every tensor has a value"]
+    warnings = []
+    if comparable:
+        known = set(model.state_dict(keep_vars=True))
+        _nothing_missing(name, model, stored, known)
+        checks.append("every parameter is in the files")
+        if unused := sorted(set(stored.tensors) - known):
+            warnings.append(f"{len(unused)} tensors in the files are not used by the model: {_some(unused)}")
+    else:
+        warnings.append(
+            "the values in memory cannot be compared with the files: they are quantised or placed elsewhere"
+        )
+    _finite(name, _tensors(model), stored, full=full)
+    checks.append(f"{_extent(full)} is finite")
+    return Findings(tuple(checks), tuple(warnings))
+
+
+def verify_placed(
+    name: str, model: nn.Module, stored: StoredWeights, constructed: Constructed, *, full: bool
+) -> Findings:
+    """See that what is in memory, on its device and in its dtype, is what the files and the constructor say.
+
+    Args:
+        name: of the checkpoint, for messages.
+        model: on any device, in any precision.
+        stored: the files; their values are compared after the same cast.
+        constructed: by a run of the constructor outside transformers' loader.
+        full: compare every value; else a sample of each tensor.
+
+    Raises:
+        CheckpointError: a value that is not the file's, or a buffer that is not the constructor's.
+    """
+    _equal(name, _tensors(model), stored, full=full)
+    checks = [f"{_extent(full)} equals the file's, after the cast"]
+    _buffers_as_constructed(name, model, constructed)
+    if constructed.not_stored:
+        checks.append(f"{len(constructed.not_stored)} buffers that are not stored equal the constructor's")
+    return Findings(tuple(checks), ())
+
+
+def verify_mode(name: str, model: nn.Module) -> None:
+    """Raise CheckpointError if any module is in training mode."""
+    for path, module in model.named_modules():
+        if module.training:
+            raise CheckpointError(
+                f"{name}: {path or 'the model'} ({type(module).__name__}) stays in training mode after eval(), so that "
+                "its vectors would change from call to call: its code has to be mended"
+            )
+
+
+def attention_of(model: nn.Module) -> tuple[dict[str, str], list[str]]:
+    """The attention implementation of each transformers model inside, and warnings for eager ones."""
+    found = {}
+    for path, module in model.named_modules():
+        config = getattr(module, "config", None)
+        implementation = getattr(config, "_attn_implementation", None)
+        if hasattr(module, "save_pretrained") and implementation:
+            found[path or "(itself)"] = str(implementation)
+    # The remote class itself often only holds the others.
+    inner = {path: value for path, value in found.items() if path != "(itself)"}
+    eager = sorted(path for path, value in inner.items() if value == "eager")
+    warnings = [f"{path} runs eager attention, which is slower than SDPA and gives the same vectors" for path in eager]
+    return found, warnings
+
+
+def no_meta(name: str, model: nn.Module) -> None:
+    """Raise CheckpointError if a tensor is on the meta device, where nothing has a value."""
+    for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise CheckpointError(
+                f"{name}: {path} was never given a value (it is on the meta device); no file of the checkpoint holds it"
+            )
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+
+
+def _extent(full: bool) -> str:
+    return "every value" if full else f"a sample of {_SAMPLE} values of each tensor"
+
+
+def _values(tensor: torch.Tensor, full: bool) -> torch.Tensor:
+    """What is looked at of a tensor: all of it, or values at equal distances."""
+    flat = tensor.detach().reshape(-1)
+    return flat if full else flat[:: max(1, flat.numel() // _SAMPLE)]
+
+
+def _finite(name: str, tensors: dict[str, torch.Tensor], stored: StoredWeights, *, full: bool) -> None:
+    for path, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(_values(tensor, full)).all():
+            if path in stored.tensors:
+                origin = f"from {stored.tensors[path].file}: the file is damaged, fetch it again"
+            else:
+                origin = "and no file holds it: the model's code computed it so"
+            raise CheckpointError(f"{name}: {path} holds NaN or infinity, {origin}")
+
+
+def _nothing_missing(name: str, model: nn.Module, stored: StoredWeights, known: set[str]) -> None:
+    """Every parameter is in the files, itself or under the name of one that it shares memory with."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    in_files = {id(parameters[path]) for path in parameters if path in stored.tensors}
+    missing = sorted(path for path, parameter in parameters.items() if id(parameter) not in in_files)
+    if missing:
+        unused = sorted(set(stored.tensors) - known)
+        hint = f" The files hold {len(unused)} that the model does not know: {_some(unused)}." if unused else ""
+        raise CheckpointError(
+            f"{name}: {len(missing)} parameters are in no file of the checkpoint, and would have random values: "
+            f"{_some(missing)}.{hint} Fetch the checkpoint again, or use the transformers version it was written for"
+        )
+
+
+def _equal(name: str, tensors: dict[str, torch.Tensor], stored: StoredWeights, *, full: bool) -> None:
+    for entry, value in stored.read():
+        tensor = tensors.get(entry.name)
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != entry.shape:
+            raise CheckpointError(
+                f"{name}: {entry.name} has shape {tuple(tensor.shape)} in the model and {entry.shape} in {entry.file}: "
+                "config.json and the weights do not belong together"
+            )
+        mine, theirs = _values(tensor, full), _values(value, full)
+        if not torch.equal(mine, theirs.to(mine.device, mine.dtype)):
+            raise CheckpointError(
+                f"{name}: {entry.name} in memory is not what {entry.file} holds: the model's code or transformers "
+                "changed it while loading; use the transformers version that the checkpoint was written for"
+            )
+
+
+def _buffers_as_constructed(name: str, model: nn.Module, constructed: Constructed) -> None:
+    buffers = dict(model.named_buffers())
+    for path in sorted(constructed.not_stored):
+        expected = constructed.buffers[path]
+        actual = buffers.get(path)
+        if actual is None or not torch.equal(actual.to(expected.device, expected.dtype), expected):
+            raise CheckpointError(
+                f"{name}: the buffer {path} is not what the model's constructor makes it, and no file holds it: the "
+                "vectors would be wrong; use the transformers version that the checkpoint was written for"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
