@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="alm2vec", description="Search audio with ALM2Vec.")
+    parser = argparse.ArgumentParser(
+        prog="alm2vec", description="Search audio with ALM2Vec, and examine its checkpoints."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     search = commands.add_parser(
@@ -68,6 +70,21 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--json", action="store_true", help="print JSON")
     search.add_argument("--verbose", action="store_true", help="log what is loaded")
     search.set_defaults(run=_search)
+    doctor = commands.add_parser(
+        "doctor",
+        help="examine a checkpoint on this machine",
+        description="Load MODEL, verify and measure it, and say how to use it. Status 1 if it should not be used.",
+    )
+    doctor.add_argument("model", metavar="MODEL", help="hub id or folder")
+    doctor.add_argument("--clips", metavar="DIR", type=Path, help="recordings for the model card's example")
+    doctor.add_argument("--published", metavar="FILE", type=Path, help="JSON with published cosines to compare with")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.add_argument("--dtype", help="as for ALM2VecEncoder (default: by device)")
+    doctor.add_argument("--verify", choices=("full", "fast", "off"), default="full", help="(default: full)")
+    doctor.add_argument("--trust-remote-code", action="store_true", help="run the Python code in MODEL")
+    doctor.add_argument("--device", help="torch device (default: the GPU if there is one)")
+    doctor.add_argument("--verbose", action="store_true", help="log what is loaded")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -118,6 +135,22 @@ def _search(options: argparse.Namespace) -> int:
     else:
         print(_as_table(options, hits, searched))
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import diagnose
+
+    diagnosis = diagnose(
+        options.model,
+        clips=options.clips,
+        published=options.published,
+        device=options.device,
+        dtype=options.dtype,
+        verify=options.verify,
+        trust_remote_code=options.trust_remote_code or None,
+    )
+    print(json.dumps(diagnosis.as_dict(), indent=2) if options.json else diagnosis)
+    return 1 if diagnosis.status in ("doubtful", "unusable") else 0
 
 
 def _query_vector(embeddings: Any, options: argparse.Namespace) -> list[float]:

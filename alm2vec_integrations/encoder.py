@@ -22,8 +22,9 @@ from .checkpoint.resolving import is_folder, is_known
 from .errors import InputError
 from .inputs import Item, Items
 from .instructions import DEFAULT_INSTRUCTIONS, Task
+from .planning import Batching, Limits
 from .reranking import Ranked
-from .runtime import EncodeResult, Job, Limits
+from .runtime import EncodeResult, Job
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +95,8 @@ class ALM2VecEncoder:
         document_instruction: the same for task "document".
         max_batch_items: most items in one forward pass.
         max_batch_seconds: most seconds of audio in one forward pass, each clip counted as long as the longest.
+        batching: what may share a forward pass: items of "similar" length; of "equal" length only; or none ("single").
+            For checkpoints whose vectors depend on what else is in the batch: `alm2vec doctor` finds out.
         allowed_audio_roots: folders that references (`AudioClip.from_reference`) may point into; none if None.
         verify: after loading, compare the model with its files: "full" every value, "fast" a sample of each tensor,
             "off" not at all (docs/loading.md has the list).
@@ -118,6 +121,7 @@ class ALM2VecEncoder:
         document_instruction: str | None = None,
         max_batch_items: int = 32,
         max_batch_seconds: float = 480.0,
+        batching: Batching = "similar",
         allowed_audio_roots: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
         verify: Verify = "full",
     ) -> None:
@@ -129,6 +133,8 @@ class ALM2VecEncoder:
         is_number = isinstance(max_batch_seconds, (int, float)) and not isinstance(max_batch_seconds, bool)
         if not is_number or not max_batch_seconds > 0:
             raise InputError(f"max_batch_seconds must be more than 0, got {max_batch_seconds!r}")
+        if batching not in get_args(Batching):
+            raise InputError(f"batching must be one of {get_args(Batching)}, got {batching!r}")
         if verify not in get_args(Verify):
             raise InputError(f"verify must be one of {get_args(Verify)}, got {verify!r}")
         dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
@@ -149,7 +155,7 @@ class ALM2VecEncoder:
         )
         if not named:
             raise InputError(f"model_kwargs must be a dict of keyword arguments, got {model_kwargs!r}")
-        self._limits = Limits(max_batch_items, float(max_batch_seconds))
+        self._limits = Limits(max_batch_items, float(max_batch_seconds), batching)
         self._policy = AccessPolicy(allowed_audio_roots)
         self._token = token
         # Keyword arguments of `configure`, which settles the device and so must wait until torch may be imported.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from .inputs import Item, Kind
 
@@ -38,12 +39,35 @@ class MicroBatch:
     entries: tuple[Entry, ...]
 
 
-def plan(entries: Iterable[Entry], *, max_items: int, max_seconds: float) -> list[MicroBatch]:
-    """Cut `entries` into micro-batches.
+Batching = Literal["similar", "equal", "single"]
 
-    A micro-batch holds at most `max_items` entries and, counting each clip as long as the longest beside it, at most
-    `max_seconds` of audio; a single clip longer than that goes alone.
+
+@dataclass(frozen=True)
+class Limits:
+    """What may go into one micro-batch.
+
+    Attributes:
+        max_items: entries.
+        max_seconds: of audio, each clip counted as long as the longest beside it; a longer clip goes alone.
+        batching: "similar" lengths side by side, "equal" lengths only (of audio in samples, of text in characters),
+            or every entry "single"; for checkpoints whose vectors depend on what else is in the batch.
     """
+
+    max_items: int
+    max_seconds: float
+    batching: Batching = "similar"
+
+    def admit(self, entry: Entry, batch: list[Entry]) -> bool:
+        """Whether `entry`, at least as long as the others, may join `batch`."""
+        if self.batching == "single" or len(batch) == self.max_items:
+            return False
+        if self.batching == "equal" and (entry.seconds, entry.characters) != (batch[0].seconds, batch[0].characters):
+            return False
+        return entry.seconds * (len(batch) + 1) <= self.max_seconds
+
+
+def plan(entries: Iterable[Entry], limits: Limits) -> list[MicroBatch]:
+    """Cut `entries` into micro-batches within `limits`, one kind and instruction each."""
     groups: dict[tuple[Kind, str], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.kind, entry.instruction), []).append(entry)
@@ -51,8 +75,7 @@ def plan(entries: Iterable[Entry], *, max_items: int, max_seconds: float) -> lis
     for (kind, instruction), group in groups.items():
         batch: list[Entry] = []
         for entry in sorted(group, key=lambda e: (e.seconds, e.characters)):
-            # Sorted by length, so `entry` is the longest so far.
-            if batch and (len(batch) == max_items or entry.seconds * (len(batch) + 1) > max_seconds):
+            if batch and not limits.admit(entry, batch):
                 batches.append(MicroBatch(kind, instruction, tuple(batch)))
                 batch = []
             batch.append(entry)

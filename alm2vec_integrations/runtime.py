@@ -19,7 +19,7 @@ from .checkpoint.handles import ModelHandle
 from .checkpoint.output import as_rows
 from .errors import InputError, ModelContractError
 from .instructions import Task
-from .planning import Entry, MicroBatch, plan
+from .planning import Entry, Limits, MicroBatch, plan
 
 # Headers read in one step of a job: some ten milliseconds of work.
 _PLANNED_AT_ONCE = 128
@@ -53,19 +53,6 @@ class EncodeResult:
     embeddings: npt.NDArray[np.float32]
     indices: npt.NDArray[np.int64]
     failures: list[Failure]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How large a micro-batch may be.
-
-    Attributes:
-        max_items: entries.
-        max_seconds: of audio, each clip counted as long as the longest beside it.
-    """
-
-    max_items: int
-    max_seconds: float
 
 
 class Job:
@@ -131,7 +118,7 @@ class Job:
                 yield len(self._failures) - settled
                 settled = len(self._failures)
             entries += self._check(range(start, min(start + _PLANNED_AT_ONCE, len(self._items))))
-        batches = plan(entries, max_items=self._limits.max_items, max_seconds=self._limits.max_seconds)
+        batches = plan(entries, self._limits)
         for number, batch in enumerate(batches, start=1):
             self._run(batch)
             if number < len(batches):

@@ -418,6 +418,7 @@ class TestConstructor:
             {"max_batch_items": 2.5},
             {"max_batch_seconds": 0},
             {"verify": "maybe"},
+            {"batching": "sometimes"},
             {"dtype": "float64"},
             {"query_instruction": 3},
             {"trust_remote_code": "yes"},

@@ -13,12 +13,28 @@ def test_vectors_are_those_of_the_cpu(tiny, tmp_path):
     """Mixed items, float32 on both sides."""
     clips = [AudioClip(sounds.write(tmp_path / f"{i}.wav", sounds.noise(0.5 + 2 * i, seed=i))) for i in range(8)]
     items = [*clips, *(f"text {i}" for i in range(8)), *(AudioText("what?", clip) for clip in clips)]
-    with ALM2VecEncoder("alm2vec-tiny") as encoder:
+    with ALM2VecEncoder("alm2vec-tiny", dtype="float32") as encoder:
         assert encoder.load_report.device.startswith("cuda")
         on_gpu = encoder.encode(items, task="query")
         alone = np.stack([encoder.encode(item, task="query") for item in items])
     np.testing.assert_allclose(on_gpu, tiny.encode(items, task="query"), rtol=0, atol=1e-3)
     np.testing.assert_allclose(on_gpu, alone, rtol=0, atol=1e-4)
+
+
+def test_bfloat16_by_default(tiny, tmp_path):
+    """With the front-end in float32, and vectors close to those in float32."""
+    import torch
+
+    clips = [AudioClip(sounds.write(tmp_path / f"{i}.wav", sounds.noise(0.5 + 2 * i, seed=i))) for i in range(4)]
+    items = [*clips, "text", *(AudioText("what?", clip) for clip in clips)]
+    with ALM2VecEncoder("alm2vec-tiny") as encoder:
+        report, model = encoder.load_report, encoder._acquire().loaded().model
+        assert (report.dtype, report.warnings) == ("bfloat16", ())
+        assert report.drift < 1e-3
+        assert model.decoder.layers[0].mlp.up_proj.weight.dtype is torch.bfloat16
+        assert {b.dtype for b in model.audio_encoder.front_end.buffers() if b.is_floating_point()} == {torch.float32}
+        cosines = (encoder.encode(items, task="query") * tiny.encode(items, task="query")).sum(axis=1)
+    assert 1 - cosines.min() < 1e-3
 
 
 def test_closing_gives_the_memory_back(tmp_path):

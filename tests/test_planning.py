@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alm2vec_integrations.planning import Entry, plan
+from alm2vec_integrations.planning import Entry, Limits, plan
 
 entries = st.lists(
     st.tuples(
@@ -23,7 +23,7 @@ entries = st.lists(
 @given(entries, st.integers(1, 8), st.floats(1, 100))
 def test_every_entry_once_and_every_bound_kept(listed, max_items, max_seconds):
     """Nothing lost or doubled; one kind and instruction each; a clip over the bound goes alone."""
-    batches = plan(listed, max_items=max_items, max_seconds=max_seconds)
+    batches = plan(listed, Limits(max_items, max_seconds))
     assert sorted(entry.position for batch in batches for entry in batch.entries) == list(range(len(listed)))
     for batch in batches:
         assert {(entry.kind, entry.instruction) for entry in batch.entries} == {(batch.kind, batch.instruction)}
@@ -36,12 +36,26 @@ def test_neighbours_in_length_go_together():
     """So that padding is small."""
     lengths = [9.0, 1.0, 8.0, 2.0, 7.0, 3.0]
     listed = [Entry(i, "item", "audio", "x", seconds, 0) for i, seconds in enumerate(lengths)]
-    batches = plan(listed, max_items=3, max_seconds=100)
+    batches = plan(listed, Limits(3, 100))
     assert [[entry.seconds for entry in batch.entries] for batch in batches] == [[1.0, 2.0, 3.0], [7.0, 8.0, 9.0]]
 
 
 def test_texts_go_by_length_too():
     """Their padding costs as much."""
     listed = [Entry(i, "item", "text", "x", 0.0, characters) for i, characters in enumerate([90, 1, 80, 2])]
-    batches = plan(listed, max_items=2, max_seconds=100)
+    batches = plan(listed, Limits(2, 100))
     assert [[entry.characters for entry in batch.entries] for batch in batches] == [[1, 2], [80, 90]]
+
+
+def test_equal_lengths_only():
+    """Not a sample and not a character apart."""
+    lengths = [(1.0, 0), (2.0, 0), (1.0, 0), (1.0, 5), (2.0, 0)]
+    listed = [Entry(i, "item", "audio+text", "x", seconds, n) for i, (seconds, n) in enumerate(lengths)]
+    batches = plan(listed, Limits(9, 100, "equal"))
+    assert [[entry.position for entry in batch.entries] for batch in batches] == [[0, 2], [3], [1, 4]]
+
+
+def test_one_by_one():
+    """Whatever the limits are."""
+    listed = [Entry(i, "item", "text", "x", 0.0, 1) for i in range(3)]
+    assert [len(batch.entries) for batch in plan(listed, Limits(9, 100, "single"))] == [1, 1, 1]

@@ -27,6 +27,7 @@ from ..encoder import ALM2VecEncoder, Encoder
 from ..errors import InputError
 from ..inputs import AudioClip, AudioText, Item, as_clip
 from ..instructions import Task
+from ..planning import Batching
 
 Audio = AudioClip | str | os.PathLike[str]
 
@@ -44,6 +45,7 @@ _ENCODER_FIELDS = (
     "model_kwargs",
     "max_batch_items",
     "max_batch_seconds",
+    "batching",
     "allowed_audio_roots",
     "verify",
 )
@@ -84,8 +86,8 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
 
     Args:
         model: as for `ALM2VecEncoder`; so are `revision`, `cache_dir`, `local_files_only`, `trust_remote_code`,
-            `device`, `dtype`, `model_kwargs`, `max_batch_items`, `max_batch_seconds`, `allowed_audio_roots`,
-            `verify` and `query_instruction`.
+            `device`, `dtype`, `model_kwargs`, `max_batch_items`, `max_batch_seconds`, `batching`,
+            `allowed_audio_roots`, `verify` and `query_instruction`.
         token: for the hub; the environment's HF_TOKEN if not given. Not part of a pickle.
         document_task: what documents are to the model; "query" for an index of audio under a question.
         document_instruction: for documents; None is the published one of `document_task`.
@@ -114,6 +116,7 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
     model_kwargs: dict[str, Any] | None = None
     max_batch_items: int | None = None
     max_batch_seconds: float | None = None
+    batching: Batching | None = None
     allowed_audio_roots: _Path | list[_Path] | None = None
     verify: Verify | None = None
     query_instruction: str | None = None

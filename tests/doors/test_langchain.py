@@ -123,6 +123,7 @@ class TestFields:
         given = {
             "revision": "main", "token": "hf_secret", "local_files_only": True, "trust_remote_code": False,
             "model_kwargs": {"a": 1}, "max_batch_items": 3, "max_batch_seconds": 4.5, "verify": "off",
+            "batching": "equal",
         }  # fmt: skip
         ALM2VecEmbeddings(
             model="owner/name",
