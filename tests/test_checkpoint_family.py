@@ -198,6 +198,26 @@ class TestPrecision:
             model = ours(folder, dtype=dtype)._acquire().loaded().model
             assert model.encoder.weight.dtype is expected
 
+    def test_keyword_arguments_reach_transformers(self, tmp_path, sounds):
+        """Attention is reported as it is; what transformers does not know is refused by it."""
+        folder = family.write(tmp_path / "m", next(iter(family.FAMILY.values())))
+        encoder = ours(folder, model_kwargs={"attn_implementation": "eager"})
+        assert encoder.load_report.attention["(itself)"] == "eager"
+        np.testing.assert_allclose(family.our_vectors(encoder, sounds), family.recorded(), atol=1e-4)
+        with pytest.raises(CheckpointError, match="nonsense"):
+            _ = ours(folder, model_kwargs={"nonsense": 1}).dim
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_device_map(self, tmp_path, sounds, dtype):
+        """Placed by transformers, and verified and cast all the same, buffers included."""
+        pytest.importorskip("accelerate")
+        folder = family.write(tmp_path / "m", next(iter(family.FAMILY.values())))
+        encoder = ours(folder, model_kwargs={"device_map": {"": "cpu"}}, dtype=dtype)
+        vectors = family.our_vectors(encoder, sounds)
+        assert 1 - (vectors * family.recorded()).sum(axis=1).min() < (1e-6 if dtype == "float32" else 1e-3)
+        assert encoder.load_report.dtype == dtype
+        assert any("every value equals" in check for check in encoder.load_report.checks)
+
     def test_a_nested_configuration_has_no_say(self, tmp_path):
         """Stock transformers leaves the decoder in the dtype that its own configuration names."""
         member = family.FAMILY["decoder's own dtype"]

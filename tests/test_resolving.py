@@ -87,6 +87,18 @@ class TestTrust:
         refused("trust_remote_code=True", "cara-ai/ALM2Vec-FT", trust_remote_code=False, cache_dir=tmp_path)
         assert list(tmp_path.iterdir()) == []
 
+    def test_repositories_named_in_the_environment(self, tmp_path, monkeypatch):
+        """Trusted at the revision that is named, and at no other."""
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        repository = tmp_path / "models--someone--else"
+        fake_checkpoints.write(repository / "snapshots" / commit)
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"other/repo@main, someone/else@{commit}")
+        keywords = {"cache_dir": tmp_path, "local_files_only": True, "device": "cpu"}
+        assert ALM2VecEncoder("someone/else", revision=commit, **keywords).dim == fake_checkpoints.DIM
+        refused("trust_remote_code=True", "someone/else", revision="main", **keywords)
+        refused("trust_remote_code=True", "someone/else", **keywords)
+        refused("trust_remote_code=True", "someone/else", revision=commit, trust_remote_code=False, **keywords)
+
     def test_a_shared_model_does_not_lend_its_trust(self, fake):
         """An encoder that was not told to trust does not ride on one that was."""
         with ALM2VecEncoder(fake, trust_remote_code=True) as trusting:

@@ -40,7 +40,9 @@ class Constructed:
         """Give the buffers in `names` the values that the constructor gave them."""
         for name in names:
             owner, _, key = name.rpartition(".")
-            model.get_submodule(owner)._buffers[key] = self.buffers[name].clone()
+            module = model.get_submodule(owner)
+            now = module._buffers[key]
+            module._buffers[key] = self.buffers[name].to("cpu" if now is None else now.device, copy=True)
 
 
 @contextlib.contextmanager

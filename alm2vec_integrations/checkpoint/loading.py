@@ -97,26 +97,23 @@ def _load(configuration: Configuration) -> LoadedModel:
     _warn_of_tiny(name)
     stored = StoredWeights(checkpoint.folder)
     model_class, config = _classes(checkpoint)
-    placed_by_transformers = bool({"device_map", "quantization_config"} & set(configuration.model_kwargs))
+    quantized = "quantization_config" in configuration.model_kwargs
     model, constructed = _from_pretrained(checkpoint, configuration, model_class, config, stored)
     model.eval()
     verify_mode(name, model)
-    odd: list[str] = []
+    odd = _complete(model, constructed, stored)
     checks = ["evaluation mode throughout"]
-    comparable = not placed_by_transformers
-    if comparable:
-        odd += _complete(model, constructed, stored)
     full = configuration.verify == "full"
     if configuration.verify != "off":
-        loaded = verify_loaded(name, model, stored, full=full, comparable=comparable)
+        loaded = verify_loaded(name, model, stored, full=full, comparable=not quantized)
         checks += loaded.checks
         odd += loaded.warnings
     no_meta(name, model)
-    settled = _settle(model, name, configuration, stored, placed_by_transformers, odd)
-    if configuration.verify != "off" and comparable:
+    settled = _settle(model, name, configuration, stored, quantized, odd)
+    if configuration.verify != "off":
         with real_buffers(model_class, stored.widest_dtype) as again:
             model_class(copy.deepcopy(config))
-        checks += verify_placed(name, model, stored, again, full=full).checks
+        checks += verify_placed(name, model, stored, again, full=full, comparable=not quantized).checks
     checks += settled.checks
     attention, eager = attention_of(model)
     tensors = [*model.parameters(), *model.buffers()]
@@ -176,7 +173,7 @@ def _from_pretrained(
     from .construction import real_buffers
 
     dtype = stored.widest_dtype
-    if "quantization_config" in configuration.model_kwargs or "device_map" in configuration.model_kwargs:
+    if "quantization_config" in configuration.model_kwargs:
         dtype = stored.widest_dtype if configuration.dtype == "auto" else getattr(torch, configuration.dtype)
     # Renamed in 4.56; the old name is deprecated in 5.
     version = tuple(int(part) for part in _transformers_version().split(".")[:2])
@@ -226,7 +223,7 @@ def _settle(
     name: str,
     configuration: Configuration,
     stored: StoredWeights,
-    placed_by_transformers: bool,
+    quantized: bool,
     odd: list[str],
 ) -> _Settled:
     """Put the model on its device in its precision, probed there, and against float32 where that is another."""
@@ -240,20 +237,23 @@ def _settle(
     dtype = None if configuration.dtype == "auto" else getattr(torch, configuration.dtype)
     if next(model.parameters(), None) is None:
         raise CheckpointError(f"{name}: {type(model).__name__} has no parameters")
-    if placed_by_transformers:
-        device, dtype = str(next(model.parameters()).device), None
-        odd.append("placed by transformers as model_kwargs say: precision and buffers are as it made them")
+    destination: str | None = device
+    if quantized or "device_map" in configuration.model_kwargs:
+        device, destination = str(next(model.parameters()).device), None
+    if quantized:
+        dtype = None
+        odd.append("quantised as model_kwargs say: precision is as transformers made it")
     off = configuration.verify == "off"
     drift, checks = None, ["a text encodes to one finite row"]
     reference = None
-    lower = not placed_by_transformers and dtype not in (None, torch.float32)
+    lower = dtype not in (None, torch.float32)
     if lower and not off:
-        where = _room_for_float32(model, device)
-        place(model, where, None)
+        where = _room_for_float32(model, device) if destination else device
+        place(model, where if destination else None, None)
         with in_float32(model):
             reference = probes.probe_audio(model, name, where)
-    if not placed_by_transformers:
-        place(model, device, dtype)
+    if not quantized:
+        place(model, destination, dtype)
     if lower:
         add_casts(model)
     try:
@@ -269,7 +269,7 @@ def _settle(
         if drift is not None and drift > MOST_DRIFT:
             odd.append(f"{dtype} moves probes by {drift:.1e} (1 - cosine), past {MOST_DRIFT}: float32 is used")
     if lower and not off and (drift is None or drift > MOST_DRIFT):
-        reload_in_float32(model, stored, device)
+        reload_in_float32(model, stored)
         dtype = torch.float32
         text, audio = probes.probe_text(model, name, device), probes.probe_audio(model, name, device)
         assert reference is not None  # noqa: S101 - it was taken above

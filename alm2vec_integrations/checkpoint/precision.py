@@ -39,12 +39,12 @@ def is_cast(module: nn.Module) -> bool:
     return isinstance(module, _CAST_TYPES) or is_named_norm
 
 
-def place(model: nn.Module, device: str, dtype: torch.dtype | None) -> None:
+def place(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> None:
     """Move parameters and buffers to `device`, one at a time, in their dtypes.
 
     Args:
-        model: on the CPU; its memory may still be the checkpoint's files.
-        device: where to.
+        model: its memory may still be the checkpoint's files.
+        device: where to; None leaves every tensor where it is.
         dtype: of the modules that are cast; None leaves every tensor in the dtype that it has.
     """
     moved: dict[int, nn.Parameter] = {}
@@ -54,7 +54,7 @@ def place(model: nn.Module, device: str, dtype: torch.dtype | None) -> None:
                 continue
             if id(parameter) not in moved:
                 wanted = _dtype_of(module, parameter, dtype)
-                tensor = parameter.data.to(device, wanted)
+                tensor = parameter.data.to(device or parameter.device, wanted)
                 # A Parameter of its own for each: the CPU's copy goes as soon as its twin is there.
                 placed = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
                 placed.__dict__.update(parameter.__dict__)
@@ -63,7 +63,7 @@ def place(model: nn.Module, device: str, dtype: torch.dtype | None) -> None:
             module._parameters[name] = moved[id(parameter)]
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = buffer.to(device)
+                module._buffers[name] = buffer.to(device or buffer.device)
 
 
 def add_casts(model: nn.Module) -> None:
@@ -111,13 +111,13 @@ def _give_back(narrow: dict[str, nn.Parameter | None], module: nn.Module, *_: An
     narrow.clear()
 
 
-def reload_in_float32(model: nn.Module, stored: StoredWeights, device: str) -> None:
-    """Give every parameter the value in the files, in float32."""
+def reload_in_float32(model: nn.Module, stored: StoredWeights) -> None:
+    """Give every parameter, where it is, the value in the files in float32."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for entry, value in stored.read():
         parameter = parameters.get(entry.name)
         if parameter is not None and parameter.is_floating_point():
-            parameter.data = value.to(device, torch.float32)
+            parameter.data = value.to(parameter.device, torch.float32)
 
 
 def dtypes_by_part(model: nn.Module) -> dict[str, str]:
