@@ -121,6 +121,10 @@ def diagnose(
             what is reported.
     """
     matrices = _read_published(published)
+    folder = clips or (published.parent if published else Path())
+    for entry in (entry for queries, documents, _ in matrices for entry in (*queries, *documents)):
+        if isinstance(entry, dict) and not (folder / entry["audio"]).is_file():
+            raise InputError("is named in the published cosines and missing", source=str(folder / entry["audio"]))
     files = _find_clips(clips)
     diagnosis = Diagnosis(model)
     with ALM2VecEncoder(model, **encoder_arguments) as encoder:
@@ -129,7 +133,7 @@ def diagnose(
             _measure(encoder, diagnosis)
             _run_example(encoder, files, diagnosis)
             if matrices:
-                _compare(encoder, matrices, clips or (published.parent if published else Path()), diagnosis)
+                _compare(encoder, matrices, folder, diagnosis)
         except InputError:
             raise
         except ALM2VecError as error:
@@ -227,11 +231,13 @@ def _judge(found: Diagnosis) -> None:
     if found.determinism > 1e-3:
         doubts += 1
         say("The same item gives different vectors from call to call: something in it is random.")
-    audio = {name: value for name, value in found.coupling.items() if "text" not in name}
+    # What is random in it would be taken for its neighbours' doing.
+    coupling = found.coupling if found.determinism <= 1e-3 else dict.fromkeys(found.coupling, 0.0)
+    audio = {name: value for name, value in coupling.items() if "text" not in name}
     if audio["beside one of its length"] > limit or audio["beside a louder one"] > limit:
         found.settings["batching"] = "single"
         say('Its vectors depend on what else is in the batch: pass batching="single".')
-    elif max(found.coupling.values()) > limit:
+    elif max(coupling.values()) > limit:
         found.settings["batching"] = "equal"
         say('Its vectors depend on longer items in the batch: pass batching="equal".')
     if any("float32 is used" in warning for warning in found.load["warnings"]):

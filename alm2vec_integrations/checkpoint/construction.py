@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,11 +95,13 @@ def _take_down(model: nn.Module, constructed: Constructed) -> None:
     stored = set(model.state_dict(keep_vars=True))
     constructed.not_stored = frozenset(constructed.buffers) - stored
     on_meta = [name for name, buffer in constructed.buffers.items() if buffer.is_meta]
-    if on_meta:
-        raise CheckpointError(
-            f"{type(model).__name__} leaves {on_meta[0]} without a value: its code builds it from parameters, which "
-            "have none yet when it is constructed"
-        )
+    for name in on_meta:
+        if name in constructed.not_stored:
+            raise CheckpointError(
+                f"{type(model).__name__} leaves {name} without a value: its code builds it from parameters, which "
+                "have none yet when it is constructed"
+            )
+        del constructed.buffers[name]  # the files have it
 
 
 def _finish_as_post_init_would(model: nn.Module) -> None:
@@ -130,6 +133,9 @@ def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
+    if before is dtype:  # it is the whole process's: leave it alone where that will do
+        yield
+        return
     torch.set_default_dtype(dtype)
     try:
         yield
@@ -141,11 +147,12 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _parameters_on_meta(dtype: torch.dtype) -> Iterator[None]:
     """Parameters lose their memory as they are registered, so that a model of any size is built at once."""
     register = nn.Module.register_parameter
+    loader = threading.get_ident()
 
     def register_on_meta(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         register(self, name, parameter)
-        if parameter is None:
-            return
+        if parameter is None or threading.get_ident() != loader:
+            return  # other threads build their modules as ever
         wanted = dtype if parameter.is_floating_point() else parameter.dtype
         if not parameter.is_meta or parameter.dtype is not wanted:
             empty = torch.empty_like(parameter, device="meta", dtype=wanted)
@@ -191,7 +198,8 @@ def tie_what_lists_declare(model: nn.Module, stored: frozenset[str]) -> list[str
             name = f"{path}.{key}" if path else key
             owner, _, attribute = name.rpartition(".")
             parameter = dict(model.named_parameters(remove_duplicate=False)).get(name)
-            if name not in stored and parameter is not None and parameter.shape == table.shape:
+            held = {id(p) for n, p in model.named_parameters(remove_duplicate=False) if n in stored}
+            if parameter is not None and id(parameter) not in held and parameter.shape == table.shape:
                 model.get_submodule(owner)._parameters[attribute] = table
                 tied.append(name)
     return tied

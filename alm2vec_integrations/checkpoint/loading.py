@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import tiny
@@ -81,7 +84,7 @@ def load(configuration: Configuration) -> LoadedModel:
 def _load(configuration: Configuration) -> LoadedModel:
     from .construction import real_buffers
     from .precision import dtypes_by_part
-    from .verification import attention_of, no_meta, verify_loaded, verify_mode, verify_placed
+    from .verification import attention_of, no_meta, verify_loaded, verify_mode
     from .weights import StoredWeights
 
     began = time.perf_counter()
@@ -98,22 +101,22 @@ def _load(configuration: Configuration) -> LoadedModel:
     stored = StoredWeights(checkpoint.folder)
     model_class, config = _classes(checkpoint)
     quantized = "quantization_config" in configuration.model_kwargs
-    model, constructed = _from_pretrained(checkpoint, configuration, model_class, config, stored)
+    model, constructed, missing = _from_pretrained(checkpoint, configuration, model_class, config, stored)
     model.eval()
     verify_mode(name, model)
-    odd = _complete(model, constructed, stored)
+    tie = checkpoint.config.get("tie_word_embeddings") is not False
+    odd = _complete(name, model, constructed, stored, missing, tie=tie)
     checks = ["evaluation mode throughout"]
-    full = configuration.verify == "full"
-    if configuration.verify != "off":
-        loaded = verify_loaded(name, model, stored, full=full, comparable=not quantized)
-        checks += loaded.checks
-        odd += loaded.warnings
     no_meta(name, model)
-    settled = _settle(model, name, configuration, stored, quantized, odd)
     if configuration.verify != "off":
         with real_buffers(model_class, stored.widest_dtype) as again:
             model_class(copy.deepcopy(config))
-        checks += verify_placed(name, model, stored, again, full=full, comparable=not quantized).checks
+        full = configuration.verify == "full"
+        loaded = verify_loaded(name, model, stored, again, missing=missing, full=full, comparable=not quantized)
+        checks += loaded.checks
+        odd += loaded.warnings
+    settled = _settle(model, name, configuration, stored, quantized, odd)
+    verify_mode(name, model)  # again: the first calls may have changed it
     checks += settled.checks
     attention, eager = attention_of(model)
     tensors = [*model.parameters(), *model.buffers()]
@@ -147,6 +150,7 @@ def _classes(checkpoint: ResolvedCheckpoint) -> tuple[Any, Any]:
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
     folder = str(checkpoint.folder)
+    _forget_other_code(checkpoint)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
         model_class = get_class_from_dynamic_module(checkpoint.model_class, folder, local_files_only=True)
@@ -164,9 +168,26 @@ def _classes(checkpoint: ResolvedCheckpoint) -> tuple[Any, Any]:
     return model_class, config
 
 
+def _forget_other_code(checkpoint: ResolvedCheckpoint) -> None:
+    """Unload modules that came from another folder of the same name.
+
+    Until 5.1, transformers copies remote code to a folder named after the checkpoint's and imports it once; a helper
+    module of the same name from another checkpoint would be used in this one's place.
+    """
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not name.startswith("transformers_modules.") or not file or Path(file).name not in checkpoint.code:
+            continue
+        copied_to = Path(file).parent.name.replace("_hyphen_", "-").replace("_dot_", ".")
+        if copied_to == checkpoint.folder.name:
+            digest = hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).is_file() else None
+            if digest != checkpoint.code[Path(file).name]:
+                del sys.modules[name]
+
+
 def _from_pretrained(
     checkpoint: ResolvedCheckpoint, configuration: Configuration, model_class: Any, config: Any, stored: StoredWeights
-) -> tuple[Any, Constructed]:
+) -> tuple[Any, Constructed, frozenset[str]]:
     """The model on the CPU in the dtype that it is stored in, its memory still the files' where that is possible."""
     import torch
 
@@ -180,8 +201,13 @@ def _from_pretrained(
     keywords = {"dtype" if version >= (4, 56) else "torch_dtype": dtype, **configuration.model_kwargs}
     try:
         with real_buffers(model_class, dtype) as constructed:
-            model = model_class.from_pretrained(
-                str(checkpoint.folder), config=config, local_files_only=True, use_safetensors=True, **keywords
+            model, info = model_class.from_pretrained(
+                str(checkpoint.folder),
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **keywords,
             )
     except ALM2VecError:
         raise
@@ -190,18 +216,21 @@ def _from_pretrained(
             f"{checkpoint.name}: transformers {_transformers_version()} could not load it: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return model, constructed
+    return model, constructed, frozenset(info.get("missing_keys", ()))
 
 
-def _complete(model: Any, constructed: Constructed, stored: StoredWeights) -> list[str]:
+def _complete(
+    name: str, model: Any, constructed: Constructed, stored: StoredWeights, missing: frozenset[str], *, tie: bool
+) -> list[str]:
     """Put in place what no file holds and the code provides; returns what of it is worth a word."""
     from .construction import tie_what_lists_declare
 
-    names = frozenset(stored.tensors)
-    absent = frozenset(constructed.buffers) - constructed.not_stored - names
+    absent = (frozenset(constructed.buffers) - constructed.not_stored) & missing
+    if lost := sorted(buffer for buffer in absent if buffer.endswith(("running_mean", "running_var"))):
+        raise CheckpointError(f"{name}: {lost[0]}, a statistic learnt in training, is in no file: fetch it again")
     constructed.put_back(model, constructed.not_stored | absent)
-    tied = tie_what_lists_declare(model, names)
-    odd = [f"{name} is not stored; its class lists it as tied, so it shares the input embedding" for name in tied]
+    tied = tie_what_lists_declare(model, frozenset(stored.tensors)) if tie else []
+    odd = [f"{path} is not stored; its class lists it as tied, so it shares the input embedding" for path in tied]
     if absent:
         odd.append(f"{len(absent)} buffers are in no file and keep what the code computes: {min(absent)}")
     return odd
@@ -231,6 +260,7 @@ def _settle(
 
     from . import probes
     from .precision import add_casts, in_float32, place, reload_in_float32
+    from .verification import verify_placed
 
     device = configuration.device
     # None leaves every tensor in the dtype that it is stored in.
@@ -244,18 +274,25 @@ def _settle(
         dtype = None
         odd.append("quantised as model_kwargs say: precision is as transformers made it")
     off = configuration.verify == "off"
-    drift, checks = None, ["a text encodes to one finite row"]
+    drift: float | None = None
+    checks: list[str] = []
     reference = None
     lower = dtype not in (None, torch.float32)
     if lower and not off:
         where = _room_for_float32(model, device) if destination else device
         place(model, where if destination else None, None)
-        with in_float32(model):
-            reference = probes.probe_audio(model, name, where)
+        try:
+            with in_float32(model):
+                reference = probes.probe_audio(model, name, where)
+        except ALM2VecError as error:
+            odd.append(f"its layers could not be run in float32 one by one ({error}): float32 is used for all of it")
+            lower, dtype = False, torch.float32
     if not quantized:
         place(model, destination, dtype)
-    if lower:
+    if dtype is not torch.float32 and not quantized:
         add_casts(model)
+    if not off and not quantized:
+        checks.append(verify_placed(name, model, stored, full=configuration.verify == "full"))
     try:
         text = probes.probe_text(model, name, device)
         audio = None if off else probes.probe_audio(model, name, device)
@@ -274,6 +311,7 @@ def _settle(
         text, audio = probes.probe_text(model, name, device), probes.probe_audio(model, name, device)
         assert reference is not None  # noqa: S101 - it was taken above
         drift = probes.drift(reference, audio)
+    checks.append("a text encodes to one finite row")
     if audio is not None:
         checks.append("noise, a tone and silence with a question encode to finite rows")
         odd += probes.deafness(audio)

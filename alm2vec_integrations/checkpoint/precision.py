@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import CheckpointError
 from .weights import StoredWeights
 
 _CAST_TYPES: tuple[type[nn.Module], ...] = (
@@ -112,12 +113,20 @@ def _give_back(narrow: dict[str, nn.Parameter | None], module: nn.Module, *_: An
 
 
 def reload_in_float32(model: nn.Module, stored: StoredWeights) -> None:
-    """Give every parameter, where it is, the value in the files in float32."""
+    """Give every parameter, where it is, the value in the files in float32.
+
+    Raises:
+        CheckpointError: a parameter is not in the files under its own name.
+    """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    held = {id(parameter) for name, parameter in parameters.items() if name in stored.tensors}
+    for name, parameter in parameters.items():
+        if id(parameter) not in held and parameter.is_floating_point() and parameter.dtype is not torch.float32:
+            raise CheckpointError(f'{name} cannot be read again in float32: pass dtype="float32" from the start')
     for entry, value in stored.read():
-        parameter = parameters.get(entry.name)
-        if parameter is not None and parameter.is_floating_point():
-            parameter.data = value.to(parameter.device, torch.float32)
+        target = parameters.get(entry.name)
+        if target is not None and target.is_floating_point():
+            target.data = value.to(target.device, torch.float32)
 
 
 def dtypes_by_part(model: nn.Module) -> dict[str, str]:

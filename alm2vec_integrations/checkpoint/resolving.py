@@ -33,6 +33,7 @@ class ResolvedCheckpoint:
         name: what the user called it.
         folder: where its files are.
         revision: the commit they belong to; None for a folder of the user's own.
+        config: what its config.json says.
         model_class: `file.Class` that `auto_map` names for AutoModel.
         code: the Python files that loading runs, with the SHA-256 of each.
     """
@@ -40,6 +41,7 @@ class ResolvedCheckpoint:
     name: str
     folder: Path
     revision: str | None
+    config: dict[str, Any]
     model_class: str
     code: dict[str, str]
 
@@ -91,8 +93,10 @@ def resolve(
         folder, commit = Path(model).expanduser().resolve(), None
     else:
         folder, commit = _download(model, revision, token, cache_dir, local_files_only)
-    auto_map = _check_auto_map(model, folder)
-    checkpoint = ResolvedCheckpoint(model, folder, commit, auto_map["AutoModel"], _code(model, folder, auto_map))
+    config = _check_config(model, folder)
+    auto_map = config["auto_map"]
+    code = _code(model, folder, auto_map)
+    checkpoint = ResolvedCheckpoint(model, folder, commit, config, auto_map["AutoModel"], code)
     logger.info("%s: folder %s, revision %s, runs %s", model, folder, commit or "none", checkpoint.code)
     return checkpoint
 
@@ -122,8 +126,8 @@ def _download(
     return Path(folder), Path(folder).name
 
 
-def _check_auto_map(model: str, folder: Path) -> dict[str, str]:
-    """The classes that config.json names; refuses what is no model of this kind, and code from elsewhere."""
+def _check_config(model: str, folder: Path) -> dict[str, Any]:
+    """What config.json says; refuses what is no model of this kind, and code from elsewhere."""
     try:
         config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -140,7 +144,7 @@ def _check_auto_map(model: str, folder: Path) -> dict[str, str]:
                     f"{model}: auto_map[{name!r}] takes its code from another repository ({reference}), "
                     "which was not named and is not trusted"
                 )
-    return auto_map
+    return config  # type: ignore[no-any-return]
 
 
 def _code(model: str, folder: Path, auto_map: dict[str, Any]) -> dict[str, str]:

@@ -30,59 +30,72 @@ class Findings:
     warnings: tuple[str, ...]
 
 
-def verify_loaded(name: str, model: nn.Module, stored: StoredWeights, *, full: bool, comparable: bool) -> Findings:
+def verify_loaded(
+    name: str,
+    model: nn.Module,
+    stored: StoredWeights,
+    constructed: Constructed,
+    *,
+    missing: frozenset[str],
+    full: bool,
+    comparable: bool,
+) -> Findings:
     """See that every tensor has a finite value and that the files and the model hold the same ones.
 
     Args:
         name: of the checkpoint, for messages.
         model: as transformers loaded it.
         stored: the files.
+        constructed: by a run of the constructor outside transformers' loader.
+        missing: the names that transformers found in no file, under any name that it knows for them.
         full: look at every value; else at a sample of each tensor.
         comparable: False where the model's tensors are not the files' (quantised weights).
 
     Raises:
-        CheckpointError: a tensor that is missing, without values, or not finite.
+        CheckpointError: a tensor that is missing, without values, or not finite; a buffer that is in no file and is
+            not the constructor's.
     """
     no_meta(name, model)
     checks = ["every tensor has a value"]
     warnings = []
     if comparable:
         known = set(model.state_dict(keep_vars=True))
-        _nothing_missing(name, model, stored, known)
+        renamed = _nothing_missing(name, model, stored, known, missing)
         checks.append("every parameter is in the files")
+        if renamed:
+            warnings.append(
+                f"{len(renamed)} parameters are stored under names that transformers translates and were not compared, "
+                f"such as {_some(renamed)}"
+            )
         if unused := sorted(set(stored.tensors) - known):
             warnings.append(f"{len(unused)} tensors in the files are not used by the model: {_some(unused)}")
     else:
         warnings.append("the values in memory were not compared with the files: they are quantised")
     _finite(name, _tensors(model), stored, full=full)
     checks.append(f"{_extent(full)} is finite")
+    _buffers_as_constructed(name, model, constructed)
+    if constructed.not_stored:
+        checks.append(f"{len(constructed.not_stored)} buffers that are not stored equal the constructor's")
     return Findings(tuple(checks), tuple(warnings))
 
 
-def verify_placed(
-    name: str, model: nn.Module, stored: StoredWeights, constructed: Constructed, *, full: bool, comparable: bool
-) -> Findings:
-    """See that what is in memory, on its device and in its dtype, is what the files and the constructor say.
+def verify_placed(name: str, model: nn.Module, stored: StoredWeights, *, full: bool) -> str:
+    """See that what is in memory, on its device and in its dtype, is what the files hold.
 
     Args:
         name: of the checkpoint, for messages.
         model: on any device, in any precision.
         stored: the files; their values are compared after the same cast.
-        constructed: by a run of the constructor outside transformers' loader.
         full: compare every value; else a sample of each tensor.
-        comparable: as for `verify_loaded`.
+
+    Returns:
+        What was checked, in words.
 
     Raises:
-        CheckpointError: a value that is not the file's, or a buffer that is not the constructor's.
+        CheckpointError: a value that is not the file's.
     """
-    checks = []
-    if comparable:
-        _equal(name, _tensors(model), stored, full=full)
-        checks.append(f"{_extent(full)} equals the file's, after the cast")
-    _buffers_as_constructed(name, model, constructed)
-    if constructed.not_stored:
-        checks.append(f"{len(constructed.not_stored)} buffers that are not stored equal the constructor's")
-    return Findings(tuple(checks), ())
+    _equal(name, _tensors(model), stored, full=full)
+    return f"{_extent(full)} equals the file's, after the cast"
 
 
 def verify_mode(name: str, model: nn.Module) -> None:
@@ -135,26 +148,34 @@ def _values(tensor: torch.Tensor, full: bool) -> torch.Tensor:
 
 def _finite(name: str, tensors: dict[str, torch.Tensor], stored: StoredWeights, *, full: bool) -> None:
     for path, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(_values(tensor, full)).all():
-            if path in stored.tensors:
-                origin = f"from {stored.tensors[path].file}: the file is damaged, fetch it again"
-            else:
-                origin = "and no file holds it: the model's code computed it so"
-            raise CheckpointError(f"{name}: {path} holds NaN or infinity, {origin}")
+        # What the code computes may be infinite on purpose, as masks are.
+        if path in stored.tensors and tensor.is_floating_point() and not torch.isfinite(_values(tensor, full)).all():
+            raise CheckpointError(
+                f"{name}: {path} holds NaN or infinity, from {stored.tensors[path].file}: the file is damaged, "
+                "fetch it again"
+            )
 
 
-def _nothing_missing(name: str, model: nn.Module, stored: StoredWeights, known: set[str]) -> None:
-    """Every parameter is in the files, itself or under the name of one that it shares memory with."""
+def _nothing_missing(
+    name: str, model: nn.Module, stored: StoredWeights, known: set[str], missing: frozenset[str]
+) -> list[str]:
+    """Every parameter is in the files, itself or under the name of one that it shares memory with.
+
+    Returns:
+        Those that transformers found there under another name.
+    """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     in_files = {id(parameters[path]) for path in parameters if path in stored.tensors}
-    missing = sorted(path for path, parameter in parameters.items() if id(parameter) not in in_files)
-    if missing:
+    elsewhere = sorted(path for path, parameter in parameters.items() if id(parameter) not in in_files)
+    gone = [path for path in elsewhere if path in missing]
+    if gone:
         unused = sorted(set(stored.tensors) - known)
         hint = f" The files hold {len(unused)} that the model does not know: {_some(unused)}." if unused else ""
         raise CheckpointError(
-            f"{name}: {len(missing)} parameters are in no file of the checkpoint, and would have random values: "
-            f"{_some(missing)}.{hint} Fetch the checkpoint again, or use the transformers version it was written for"
+            f"{name}: {len(gone)} parameters are in no file of the checkpoint, and would have random values: "
+            f"{_some(gone)}.{hint} Fetch the checkpoint again, or use the transformers version it was written for"
         )
+    return elsewhere
 
 
 def _equal(name: str, tensors: dict[str, torch.Tensor], stored: StoredWeights, *, full: bool) -> None:
