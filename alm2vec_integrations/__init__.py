@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .audio.segmenting import segment as segment
+    from .clips import AudioClip as AudioClip
     from .encoder import ALM2VecEncoder as ALM2VecEncoder
     from .encoder import Encoder as Encoder
     from .errors import ALM2VecError as ALM2VecError
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from .errors import InputError as InputError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import ModelContractError as ModelContractError
-    from .inputs import AudioClip as AudioClip
     from .inputs import AudioText as AudioText
     from .instructions import DOC_INSTRUCTION as DOC_INSTRUCTION
     from .instructions import QUERY_INSTRUCTION as QUERY_INSTRUCTION
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "audio.segmenting": ("segment",),
     "encoder": ("ALM2VecEncoder", "Encoder"),
     "errors": (
         "ALM2VecError",
@@ -38,7 +40,8 @@ _HOMES = {
         "MissingExtraError",
         "ModelContractError",
     ),
-    "inputs": ("AudioClip", "AudioText"),
+    "clips": ("AudioClip",),
+    "inputs": ("AudioText",),
     "instructions": ("DOC_INSTRUCTION", "QUERY_INSTRUCTION", "QUESTIONS"),
     "runtime": ("EncodeResult", "Failure"),
 }

@@ -1,4 +1,4 @@
-"""The one place that says which extra to install when a framework is missing."""
+"""The one place that says which extra to install when something optional is missing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import importlib.util
 from .errors import MissingExtraError
 
 
+def has(module: str) -> bool:
+    """Whether `module` is installed."""
+    return importlib.util.find_spec(module) is not None
+
+
+def command(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install 'alm2vec-integrations[{extra}]'"
+
+
 def require(module: str, extra: str) -> None:
     """Raise unless `module` can be imported.
 
     Raises:
         MissingExtraError: with the command that installs it.
     """
-    if importlib.util.find_spec(module) is None:
-        raise MissingExtraError(f"{module} is not installed: pip install 'alm2vec-integrations[{extra}]'")
+    if not has(module):
+        raise MissingExtraError(f"{module} is not installed: {command(extra)}")

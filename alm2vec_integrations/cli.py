@@ -16,13 +16,11 @@ from typing import Any
 
 from . import __version__, tiny
 from ._extras import require
+from .clips import AudioClip
 from .errors import ALM2VecError, AudioError, InputError
-from .inputs import AudioClip
 
 # Enough for a few micro-batches, few enough that one damaged file costs little work twice.
 _INDEXED_AT_ONCE = 64
-
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,6 +186,8 @@ def _measure_folder(folder: Path | None) -> dict[str, float]:
     """The folder's audio files and their lengths in seconds; files that cannot be read are named and left out."""
     from .audio.access import AccessPolicy
     from .audio.decoding import measure
+    from .audio.recordings import AUDIO_SUFFIXES
+    from .audio.segmenting import audio_files
 
     if folder is None:
         raise InputError("FOLDER is empty: write . for the current one")
@@ -195,12 +195,11 @@ def _measure_folder(folder: Path | None) -> dict[str, float]:
         raise InputError("is not a folder" if folder.exists() else "there is no such folder", source=str(folder))
     policy = AccessPolicy()
     seconds = {}
-    for path in sorted(folder.absolute().rglob("*")):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
-            try:
-                seconds[str(path)] = measure(AudioClip(path), policy).seconds
-            except AudioError as error:
-                print(f"alm2vec: left out: {error}", file=sys.stderr)
+    for path in audio_files(folder.absolute()):
+        try:
+            seconds[str(path)] = measure(AudioClip(path), policy).seconds
+        except AudioError as error:
+            print(f"alm2vec: left out: {error}", file=sys.stderr)
     if not seconds:
         raise InputError(
             f"holds no audio file that can be read ({', '.join(sorted(AUDIO_SUFFIXES))})", source=str(folder)

@@ -6,25 +6,24 @@ import asyncio
 import contextvars
 import copy
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, get_args, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from . import inputs, reranking, tiny
+from . import arguments, inputs, reranking
 from .audio.access import AccessPolicy
 from .checkpoint import handles
 from .checkpoint.configuration import Verify, configure
 from .checkpoint.report import LoadReport
-from .checkpoint.resolving import is_folder, is_known
 from .errors import InputError
 from .inputs import Item, Items
 from .instructions import DEFAULT_INSTRUCTIONS, Task
-from .planning import Batching, Limits
+from .planning import Batching
 from .reranking import Ranked
-from .runtime import EncodeResult, Job
+from .runtime import EncodeResult, Failure, Job
+from .streaming import WINDOW_BATCHES, stream
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 Embeddings = npt.NDArray[np.float32]
 Instructions = str | Sequence[str | None] | None
-
-_DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
 @runtime_checkable
@@ -95,8 +92,9 @@ class ALM2VecEncoder:
         document_instruction: the same for task "document".
         max_batch_items: most items in one forward pass.
         max_batch_seconds: most seconds of audio in one forward pass, each clip counted as long as the longest.
-        batching: what may share a forward pass: items of "similar" length; of "equal" length only; or none ("single").
-            For checkpoints whose vectors depend on what else is in the batch: `alm2vec doctor` finds out.
+        batching: what may share a forward pass: items of "similar" length; clips of "equal" length with the same text
+            only; or none ("single"). For checkpoints whose vectors depend on what else is in the batch: `alm2vec
+            doctor` finds out.
         allowed_audio_roots: folders that references (`AudioClip.from_reference`) may point into; none if None.
         verify: after loading, compare the model with its files: "full" every value, "fast" a sample of each tensor,
             "off" not at all (docs/loading.md has the list).
@@ -125,51 +123,24 @@ class ALM2VecEncoder:
         allowed_audio_roots: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
         verify: Verify = "full",
     ) -> None:
-        self.model = _model_name(model)
-        self.query_instruction = _instruction("query_instruction", query_instruction)
-        self.document_instruction = _instruction("document_instruction", document_instruction)
-        if isinstance(max_batch_items, bool) or not isinstance(max_batch_items, int) or max_batch_items < 1:
-            raise InputError(f"max_batch_items must be a whole number of 1 or more, got {max_batch_items!r}")
-        is_number = isinstance(max_batch_seconds, (int, float)) and not isinstance(max_batch_seconds, bool)
-        if not is_number or not max_batch_seconds > 0:
-            raise InputError(f"max_batch_seconds must be more than 0, got {max_batch_seconds!r}")
-        if batching not in get_args(Batching):
-            raise InputError(f"batching must be one of {get_args(Batching)}, got {batching!r}")
-        if verify not in get_args(Verify):
-            raise InputError(f"verify must be one of {get_args(Verify)}, got {verify!r}")
-        dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
-        if dtype_name is not None and dtype_name not in _DTYPES:
-            raise InputError(f"dtype must be None or one of {_DTYPES}, got {dtype!r}")
-        if trust_remote_code is not None and not isinstance(trust_remote_code, bool):
-            raise InputError(f"trust_remote_code must be True, False or None, got {trust_remote_code!r}")
-        if not isinstance(local_files_only, bool):
-            raise InputError(f"local_files_only must be True or False, got {local_files_only!r}")
-        if token is not None and not isinstance(token, (str, bool)):
-            raise InputError(f"token must be a str, True, False or None, got {type(token).__name__}")
-        if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
-            raise InputError(f"cache_dir must be a folder, got {cache_dir!r}")
-        if revision is not None and (not isinstance(revision, str) or not revision):
-            raise InputError(f"revision must be a branch, tag or commit, or None, got {revision!r}")
-        named = model_kwargs is None or (
-            isinstance(model_kwargs, Mapping) and all(type(k) is str for k in model_kwargs)
-        )
-        if not named:
-            raise InputError(f"model_kwargs must be a dict of keyword arguments, got {model_kwargs!r}")
-        self._limits = Limits(max_batch_items, float(max_batch_seconds), batching)
+        self.model = arguments.model_name(model)
+        self.query_instruction = arguments.instruction("query_instruction", query_instruction)
+        self.document_instruction = arguments.instruction("document_instruction", document_instruction)
+        self._limits = arguments.limits(max_batch_items, max_batch_seconds, batching)
         self._policy = AccessPolicy(allowed_audio_roots)
         self._token = token
-        # Keyword arguments of `configure`, which settles the device and so must wait until torch may be imported.
-        self._asked: dict[str, Any] = {
-            "model": self.model,
-            "revision": revision,
-            "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
-            "local_files_only": local_files_only,
-            "trusted": _is_trusted(self.model, revision, trust_remote_code),
-            "device": None if device is None else str(device),
-            "dtype": dtype_name,
-            "model_kwargs": dict(model_kwargs or {}),
-            "verify": verify,
-        }
+        self._asked = arguments.what_to_load(
+            self.model,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            dtype=dtype,
+            model_kwargs=model_kwargs,
+            verify=verify,
+        )
         self._handle: handles.ModelHandle | None = None
 
     # Embedding
@@ -238,7 +209,7 @@ class ALM2VecEncoder:
         handle = await asyncio.to_thread(self._acquire) if self._handle is None else self._acquire()
         single, job = self._job(items, task, instruction, normalize, handle=handle)
         loop, context, steps = asyncio.get_running_loop(), contextvars.copy_context(), job.steps()
-        executor = handle.executor(audio=job.has_audio)
+        executor = handle.executor("audio" if job.has_audio else "text")
         with _progress(job, show_progress) as bar:
             while not job.finished:
                 bar.update(await loop.run_in_executor(executor, context.run, next, steps))
@@ -263,6 +234,44 @@ class ALM2VecEncoder:
         _, job = self._job(items, task, instruction, normalize, keep_going=True)
         _run(job, show_progress)
         return job.result()
+
+    def encode_stream(
+        self, items: Iterable[Item], *, task: Task, instruction: str | None = None, normalize: bool = True
+    ) -> Iterator[tuple[int, Embeddings | Failure]]:
+        """Embed a corpus of any size, in memory that does not grow with it.
+
+        Items are read as they are needed, at most 16 micro-batches' worth (512 with the default `max_batch_items`)
+        ahead of the results. Arguments are those of `encode`, with one instruction for all.
+
+        Yields:
+            For every item in its order, its position and its vector (float32 [dim]) or, if it cannot be embedded, a
+            `Failure`. An error that `items` itself raises comes after the results of what it gave before.
+
+        Raises:
+            InputError: an argument other than `items` has the wrong type or value.
+            CheckpointError: as `encode`.
+            ModelContractError: as `encode`.
+        """
+        if inputs.is_single(items) or not isinstance(items, Iterable):
+            raise InputError(f"items must be an iterable of items, got {type(items).__name__}: use encode for one item")
+        default = self._default_instruction(arguments.task(task))
+        resolved = arguments.instruction("instruction", instruction) or default
+        arguments.flag("normalize", normalize)
+
+        def make_job(taken: list[Any], first: int) -> Job:
+            return Job(
+                self._acquire(),
+                taken,
+                [resolved] * len(taken),
+                task=task,
+                policy=self._policy,
+                limits=self._limits,
+                normalize=normalize,
+                keep_going=True,
+                first=first,
+            )
+
+        return stream(items, make_job, WINDOW_BATCHES * self._limits.max_items)
 
     def rerank(
         self,
@@ -357,57 +366,24 @@ class ALM2VecEncoder:
         handle: handles.ModelHandle | None = None,
         keep_going: bool = False,
     ) -> tuple[bool, Job]:
-        if task not in get_args(Task):
-            raise InputError(f"task must be one of {get_args(Task)}, got {task!r}")
-        if not isinstance(normalize, bool):
-            raise InputError(f"normalize must be True or False, got {normalize!r}")
         single = inputs.is_single(items)
         listed = [items] if single else inputs.as_list(items)
-        default = (self.query_instruction if task == "query" else self.document_instruction) or None
-        instructions = _spread(instruction, default or DEFAULT_INSTRUCTIONS[task], len(listed), single=single)
+        default = self._default_instruction(arguments.task(task))
         job = Job(
             handle or self._acquire(),
             listed,
-            instructions,
+            arguments.instructions(instruction, default, len(listed), single=single),
             task=task,
             policy=self._policy,
             limits=self._limits,
-            normalize=normalize,
+            normalize=arguments.flag("normalize", normalize),
             keep_going=keep_going,
         )
         return single, job
 
-
-def _model_name(model: str | os.PathLike[str]) -> str:
-    if isinstance(model, os.PathLike):
-        return str(Path(model).expanduser().absolute())
-    if not isinstance(model, str) or not model:
-        raise InputError(f"model must be a hub id, 'alm2vec-tiny' or a folder, got {model!r}")
-    return str(Path(model).expanduser().absolute()) if is_folder(model) else model
-
-
-def _is_trusted(model: str, revision: str | None, trust_remote_code: bool | None) -> bool:
-    if trust_remote_code is None:
-        return is_known(model, revision)
-    return trust_remote_code or model == tiny.NAME
-
-
-def _instruction(name: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{name} must be a str or None, got {value!r}")
-    return inputs.plain_text(value) if value else None
-
-
-def _spread(instruction: Any, default: str, count: int, *, single: bool) -> list[str]:
-    """One resolved instruction for each item."""
-    if instruction is None or isinstance(instruction, str):
-        return [_instruction("instruction", instruction) or default] * count
-    if single or not isinstance(instruction, Sequence) or len(instruction) != count:
-        raise InputError(
-            "instruction must be a str, None, or a list with one for each item"
-            + (f": {len(instruction)} were given for {count} items" if isinstance(instruction, Sequence) else "")
-        )
-    return [_instruction(f"instruction[{i}]", one) or default for i, one in enumerate(instruction)]
+    def _default_instruction(self, task: Task) -> str:
+        own = self.query_instruction if task == "query" else self.document_instruction
+        return own or DEFAULT_INSTRUCTIONS[task]
 
 
 def _run(job: Job, show_progress: bool) -> None:

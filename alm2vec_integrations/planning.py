@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from .inputs import Item, Kind
+from .inputs import Item, Kind, text_of
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Limits:
     Attributes:
         max_items: entries.
         max_seconds: of audio, each clip counted as long as the longest beside it; a longer clip goes alone.
-        batching: "similar" lengths side by side, "equal" lengths only (of audio in samples, of text in characters),
-            or every entry "single"; for checkpoints whose vectors depend on what else is in the batch.
+        batching: "similar" lengths side by side; "equal" lengths only, with the same text, since how many tokens
+            another text has is not known here; or every entry "single". For checkpoints whose vectors depend on what
+            else is in the batch.
     """
 
     max_items: int
@@ -61,7 +62,10 @@ class Limits:
         """Whether `entry`, at least as long as the others, may join `batch`."""
         if self.batching == "single" or len(batch) == self.max_items:
             return False
-        if self.batching == "equal" and (entry.seconds, entry.characters) != (batch[0].seconds, batch[0].characters):
+        if self.batching == "equal" and (entry.seconds, text_of(entry.item)) != (
+            batch[0].seconds,
+            text_of(batch[0].item),
+        ):
             return False
         return entry.seconds * (len(batch) + 1) <= self.max_seconds
 
@@ -74,7 +78,7 @@ def plan(entries: Iterable[Entry], limits: Limits) -> list[MicroBatch]:
     batches = []
     for (kind, instruction), group in groups.items():
         batch: list[Entry] = []
-        for entry in sorted(group, key=lambda e: (e.seconds, e.characters)):
+        for entry in sorted(group, key=lambda e: (e.seconds, e.characters, text_of(e.item) or "")):
             if batch and not limits.admit(entry, batch):
                 batches.append(MicroBatch(kind, instruction, tuple(batch)))
                 batch = []

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import inputs
+from .clips import AudioClip
 from .errors import InputError
-from .inputs import AudioClip, AudioText, Item
+from .inputs import AudioText, Item
 from .instructions import Task
 
 if TYPE_CHECKING:

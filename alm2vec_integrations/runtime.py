@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,15 +17,26 @@ import numpy.typing as npt
 from . import inputs
 from .audio.access import AccessPolicy
 from .audio.decoding import decode, measure, write_wav
-from .audio.workspace import workspace
+from .audio.limits import TRAINED_SECONDS
 from .checkpoint.handles import ModelHandle
 from .checkpoint.output import as_rows
-from .errors import InputError, ModelContractError
+from .clips import AudioClip
+from .errors import ALM2VecWarning, InputError, ModelContractError
+from .handover import Handover, ahead
+from .inputs import Kind
 from .instructions import Task
+from .memory import is_out_of_memory, release_cached
 from .planning import Entry, Limits, MicroBatch, plan
+
+logger = logging.getLogger(__name__)
 
 # Headers read in one step of a job: some ten milliseconds of work.
 _PLANNED_AT_ONCE = 128
+
+# Micro-batches that are decoded while another is in the model.
+_BATCHES_AHEAD = 2
+
+_CUT = "cut long recordings with alm2vec_integrations.segment"
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class Job:
         limits: of a micro-batch.
         normalize: whether rows leave with length 1.
         keep_going: note failures of single items instead of raising the first.
+        first: position of the first item, for lists that are part of a longer one.
     """
 
     def __init__(
@@ -80,9 +95,11 @@ class Job:
         limits: Limits,
         normalize: bool,
         keep_going: bool = False,
+        first: int = 0,
     ) -> None:
         self._handle = handle
         self._items = items
+        self._first = first
         self._instructions = instructions
         self._task: Task = task
         self._policy = policy
@@ -92,6 +109,9 @@ class Job:
         self._rows: dict[int, npt.NDArray[np.float32]] = {}
         self._failures: dict[int, Failure] = {}
         self._embeddings: npt.NDArray[np.float32] | None = None
+        self._checked = False
+        self._batches: deque[MicroBatch] = deque()
+        self._handovers: deque[Handover] = deque()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -109,45 +129,129 @@ class Job:
     def steps(self) -> Iterator[int]:
         """Do the work in steps of one micro-batch at most; each yields how many items it settled.
 
-        Nothing is held between steps, so that callers who take a step each in turn all make progress.
+        Nothing is held between steps, so that callers who take a step each in turn all make progress; audio for the
+        next steps is decoded meanwhile.
         """
         settled = 0
-        entries: list[Entry] = []
-        for start in range(0, len(self._items), _PLANNED_AT_ONCE):
-            if start:
-                yield len(self._failures) - settled
-                settled = len(self._failures)
-            entries += self._check(range(start, min(start + _PLANNED_AT_ONCE, len(self._items))))
-        batches = plan(entries, self._limits)
-        for number, batch in enumerate(batches, start=1):
-            self._run(batch)
-            if number < len(batches):
-                yield len(self._rows) + len(self._failures) - settled
-                settled = len(self._rows) + len(self._failures)
+        for _ in self._checks():
+            yield len(self._failures) - settled
+            settled = len(self._failures)
+        try:
+            while handover := self._next():
+                self._encode(handover)
+                if self._batches or self._handovers:
+                    yield len(self._rows) + len(self._failures) - settled
+                    settled = len(self._rows) + len(self._failures)
+        except GeneratorExit:
+            self.close(wait=False)  # whoever lets go of the steps does not wait for them
+            raise
+        except BaseException:
+            self.close()
+            raise
         self._finish()
         yield len(self._items) - settled
 
-    def _check(self, positions: range) -> list[Entry]:
-        """The entries of the items that are what they should be, reading audio headers only."""
-        attempts = (self._attempt(p, partial(self._entry, p, self._items[p])) for p in positions)
-        return [entry for entry in attempts if entry is not None]
+    def prepare(self) -> None:
+        """Read the headers and begin to decode, ahead of `steps`."""
+        for _ in self._checks():
+            pass
+        self._look_ahead()
 
-    def _run(self, batch: MicroBatch) -> None:
-        """Decode the batch's audio, encode it, and keep the rows."""
-        loaded = self._handle.loaded()
-        with nullcontext() if batch.kind == "text" else workspace.batch_folder() as folder:
-            paths: dict[int, str] = {}
-            if folder is not None:
-                for entry in batch.entries:
-                    path = str(folder / f"{entry.position}.wav")
-                    if self._attempt(entry.position, partial(self._hand_over, entry, path)):
-                        paths[entry.position] = path
-            entries = [e for e in batch.entries if folder is None or e.position in paths]
-            if not entries:
+    def prepare_in_background(self) -> Future[None]:
+        """`prepare` in a thread."""
+        return self._handle.executor("decoding").submit(self.prepare)
+
+    def close(self, *, wait: bool = True) -> None:
+        """Stop what is decoded ahead and remove it."""
+        while self._handovers:
+            self._handovers.popleft().close(wait=wait)
+
+    def _checks(self) -> Iterator[None]:
+        """Plan the items that are what they should be, reading audio headers only, some at a time."""
+        if self._checked:
+            return
+        entries: list[Entry] = []
+        for start in range(0, len(self._items), _PLANNED_AT_ONCE):
+            if start:
+                yield
+            positions = range(start, min(start + _PLANNED_AT_ONCE, len(self._items)))
+            attempts = (self._attempt(p, partial(self._entry, p, self._items[p])) for p in positions)
+            entries += [entry for entry in attempts if entry is not None]
+        self._batches.extend(plan(entries, self._limits))
+        self._checked = True
+
+    def _next(self) -> Handover | None:
+        """The next micro-batch with its audio; those after it are decoded meanwhile."""
+        if not self._handovers:
+            if not self._batches:
+                return None
+            executor = self._handle.executor("decoding")
+            self._handovers.append(Handover(self._batches.popleft(), executor, self._write))
+        self._look_ahead()
+        return self._handovers.popleft()
+
+    def _look_ahead(self) -> None:
+        while self._batches and len(self._handovers) <= _BATCHES_AHEAD:
+            more = ahead(self._batches[0], self._handle.executor("decoding"), self._write)
+            if more is None:
                 return
-            rows = self._forward(loaded, batch, entries, list(paths.values()))
-        for entry, row in zip(entries, rows, strict=True):
-            self._rows[entry.position] = row
+            self._batches.popleft()
+            self._handovers.append(more)
+
+    def _write(self, entry: Entry, path: str) -> None:
+        clip = inputs.clip_of(entry.item)
+        assert clip is not None  # noqa: S101 - entries with audio only
+        write_wav(path, decode(clip, self._policy))
+
+    def _encode(self, handover: Handover) -> None:
+        """Wait for the batch's audio, encode it, and keep the rows."""
+        try:
+            loaded, batch = self._handle.loaded(), handover.batch
+            paths: dict[int, str | None] = {}
+            for entry in batch.entries:
+                self._attempt(entry.position, partial(self._take, handover, entry, paths))
+            entries = [entry for entry in batch.entries if entry.position in paths]
+            waiting = deque(self._handle.memory.pieces(batch.kind, entries) if entries else [])
+            while waiting:
+                piece = waiting.popleft()
+                rows = self._forward(loaded, batch, piece, [paths[entry.position] for entry in piece])
+                if rows is None:
+                    waiting.extendleft(reversed(self._retry(batch.kind, piece)))
+                else:
+                    self._rows.update({e.position: row for e, row in zip(piece, rows, strict=True)})
+        finally:
+            handover.close()
+
+    def _take(self, handover: Handover, entry: Entry, paths: dict[int, str | None]) -> None:
+        try:
+            paths[entry.position] = handover.path(entry)
+        except MemoryError as error:
+            raise InputError(
+                f"there is not enough memory to decode it ({entry.seconds:.0f} s of audio): {_CUT}, or free memory",
+                source=inputs.name_of(entry.item),
+            ) from error
+
+    def _retry(self, kind: Kind, failed: Sequence[Entry]) -> list[Sequence[Entry]]:
+        """Smaller pieces of what took too much memory; an entry that did so alone fails alone."""
+        release_cached()
+        name, device = self._handle.configuration.model, self._handle.configuration.device
+        longest = max(entry.seconds for entry in failed)
+        if len(failed) > 1:
+            bound = self._handle.memory.lower(kind, failed)
+            unit = "s of audio" if longest else "characters"
+            logger.warning(
+                "%s: %s ran out of memory with %d items; trying again in halves, and from now on with at most %.0f %s "
+                "at once",
+                *(name, device, len(failed), bound, unit),
+            )
+            return self._handle.memory.pieces(kind, failed)
+        logger.warning("%s: %s ran out of memory with item %d alone", name, device, self._first + failed[0].position)
+        much = f"{longest:.0f} s of audio" if longest else f"{failed[0].characters} characters"
+        reason = (
+            f"{device} has not enough memory for it alone ({much}): {_CUT if longest else 'shorten it'}, or free memory"
+        )
+        self._attempt(failed[0].position, partial(_refuse, reason, inputs.name_of(failed[0].item)))
+        return []
 
     def _finish(self) -> None:
         rows = [self._rows[position] for position in sorted(self._rows)]
@@ -166,21 +270,30 @@ class Job:
         failures = [self._failures[position] for position in sorted(self._failures)]
         return EncodeResult(self.embeddings(), np.array(sorted(self._rows), dtype=np.int64), failures)
 
+    def in_order(self) -> Iterator[tuple[int, npt.NDArray[np.float32] | Failure]]:
+        """Every item's vector or failure, by its position."""
+        vectors = iter(self.embeddings())
+        for position in range(len(self)):
+            failure = self._failures.get(position)
+            yield self._first + position, next(vectors) if failure is None else failure
+
     def _attempt(self, position: int, work: Callable[[], Any]) -> Any:
         """What `work` returns; its InputError names the item, and is noted instead of raised when going on."""
         try:
             return work()
         except InputError as error:
             if not self._keep_going:
-                raise error.at(position) from error
+                raise error.at(self._first + position) from error
             source = error.source or inputs.name_of(self._items[position])
-            self._failures[position] = Failure(position, source, error.reason)
+            self._failures[position] = Failure(self._first + position, source, error.reason)
             return None
 
     def _entry(self, position: int, unchecked: Any) -> Entry:
-        item = inputs.check_item(unchecked, position)
+        item = inputs.check_item(unchecked, self._first + position)
         clip = inputs.clip_of(item)
-        seconds = 0.0 if clip is None else measure(clip, self._policy).seconds
+        seconds = 0.0 if clip is None else self._measure(clip)
+        if clip is not None and seconds > TRAINED_SECONDS:
+            self._remark_on(clip, seconds)
         return Entry(
             position=position,
             item=item,
@@ -190,15 +303,27 @@ class Job:
             characters=len(inputs.text_of(item) or ""),
         )
 
-    def _hand_over(self, entry: Entry, path: str) -> bool:
-        clip = inputs.clip_of(entry.item)
-        assert clip is not None  # noqa: S101 - entries with audio only
-        write_wav(path, decode(clip, self._policy))
-        return True
+    def _measure(self, clip: AudioClip) -> float:
+        try:
+            return measure(clip, self._policy).seconds
+        except MemoryError as error:
+            raise InputError("there is not enough memory to read its header: free memory", source=clip.name) from error
+
+    def _remark_on(self, clip: AudioClip, seconds: float) -> None:
+        """Say once for each model that a clip is longer than those it was trained on."""
+        if not self._handle.warned_of_length:
+            self._handle.warned_of_length = True
+            warnings.warn(
+                f"{clip.name} lasts {seconds:.0f} s and is embedded whole, but the model was trained on clips of up to "
+                f"{TRAINED_SECONDS} s: {_CUT} (said once)",
+                ALM2VecWarning,
+                stacklevel=2,
+            )
 
     def _forward(
-        self, loaded: Any, batch: MicroBatch, entries: list[Entry], paths: list[str]
-    ) -> npt.NDArray[np.float32]:
+        self, loaded: Any, batch: MicroBatch, entries: Sequence[Entry], paths: list[str | None]
+    ) -> npt.NDArray[np.float32] | None:
+        """The rows, or None if memory ran out."""
         import torch
 
         # The card's keywords, explicitly, and no other. The card leaves `audio` out where there is none; what None
@@ -221,12 +346,18 @@ class Job:
             # Python cannot carry this one out of a generator or a future.
             raise ModelContractError(f"{name}: encode raised StopIteration") from error
         except Exception as error:
+            if is_out_of_memory(error):
+                return None  # and with the error goes what its frames hold
             error.add_note(
                 f"{name} was encoding {len(entries)} item(s) of kind {batch.kind}: "
-                + ", ".join(f"item {e.position} ({inputs.name_of(e.item)})" for e in entries[:8])
+                + ", ".join(f"item {self._first + e.position} ({inputs.name_of(e.item)})" for e in entries[:8])
                 + (", …" if len(entries) > 8 else "")
             )
             raise
+
+
+def _refuse(reason: str, source: str) -> None:
+    raise InputError(reason, source=source)
 
 
 def _normalized(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

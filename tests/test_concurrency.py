@@ -120,7 +120,7 @@ async def test_a_query_beside_many_async_jobs_waits_for_one_step_of_each(fake):
             task.cancel()
         for _ in range(10):
             gate.leave.release()
-        await asyncio.to_thread(encoder._handle.executor(audio=False).shutdown)
+        await asyncio.to_thread(encoder._handle.executor("text").shutdown)
 
 
 async def test_a_text_does_not_queue_behind_decoding(fake, clips, monkeypatch):

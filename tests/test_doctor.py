@@ -10,7 +10,8 @@ import torch
 
 from alm2vec_integrations import ALM2VecEncoder, AudioClip, InputError
 from alm2vec_integrations.cli import main
-from alm2vec_integrations.doctor import FORMS, diagnose
+from alm2vec_integrations.doctor import diagnose
+from alm2vec_integrations.doctor.published import FORMS
 
 PADS = """
         if audio is not None:  # everyone is as long as the longest, silence included
@@ -88,6 +89,119 @@ def test_lower_precision_that_does_not_do(tmp_path):
     assert diagnosis.load["dtype"] == "float32"
 
 
+ALONE_FAILS = """
+        if audio is not None and text is None:
+            raise ValueError("text is required")
+"""
+ONE_AT_A_TIME = """
+        if count > 1:
+            raise RuntimeError("one at a time")
+"""
+
+
+def test_a_form_that_the_model_does_not_take(tmp_path, capsys):
+    """Said, and the rest is measured; the card does not show a clip alone."""
+    folder = family.write(tmp_path / "m", family.Member("picky", {"batch": ALONE_FAILS}))
+    assert main(["doctor", str(folder), "--trust-remote-code", "--device", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == "good"
+    assert any("does not take a clip without a question: ValueError: text is" in said for said in found["verdict"])
+    assert found["audio_seconds_per_second"] > 0
+    assert len(found["coupling"]) == 5
+
+
+def test_a_model_that_takes_one_item_at_a_time(tmp_path):
+    """There is a setting for it."""
+    diagnosis = examine(tmp_path, family.Member("single", {"batch": ONE_AT_A_TIME}))
+    assert (diagnosis.status, diagnosis.settings) == ("good with settings", {"batching": "single"})
+    with ALM2VecEncoder(tmp_path / "m", trust_remote_code=True, device="cpu", **diagnosis.settings) as encoder:
+        assert encoder.encode(["a", "b"], task="document").shape == (2, 32)
+
+
+def test_a_model_that_fails_as_the_card_calls_it(tmp_path):
+    """After loading, where a question has been heard and one of another length has not."""
+    code = {"batch": "        if audio is not None and len(waves[0]) == 32000 and waves[0].std() < 0.02:\n"
+                     "            raise RuntimeError('not that one')\n        self.heard = True"}  # fmt: skip
+    member = family.Member("fails", code)
+    diagnosis = examine(tmp_path, member, verify="off")
+    assert diagnosis.status == "unusable"
+    assert "not that one" in diagnosis.verdict[0]
+
+
+def test_drift_is_measured_whatever_was_loaded(tmp_path):
+    """On a CPU float32 is loaded; what bfloat16 would do is found out beside it."""
+    for dtype in (None, "float32", "bfloat16"):
+        diagnosis = examine(tmp_path, next(iter(family.FAMILY.values())), dtype=dtype)
+        assert 1e-7 < diagnosis.drift < 1e-3
+
+
+def test_clips_that_cannot_be_read(tmp_path, capsys):
+    """Each is named; that none is left is said; how many were not run too."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.wav").write_text("no")
+    assert main(["doctor", "alm2vec-tiny", "--device", "cpu", "--clips", str(tmp_path / "broken")]) == 0
+    out = capsys.readouterr().out
+    assert "a.wav was left out" in out
+    assert "None of the clips could be embedded" in out
+    for i in range(10):
+        sounds.write(tmp_path / "many" / f"{i}.aiff", sounds.noise(0.3, seed=i))
+    (tmp_path / "many" / "0.aiff").write_text("no")
+    assert main(["doctor", "alm2vec-tiny", "--device", "cpu", "--clips", str(tmp_path / "many"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["example"]) == 8
+    assert any("run on 8 clips; 1 were not" in said for said in found["verdict"])
+
+
+PADS_ALONE = PADS.replace("if audio is not None:", "if audio is not None and text is None:")
+DEAF_ALONE = """
+        if audio is not None and text is None:
+            waves = [torch.zeros_like(w) for w in waves]
+"""
+CROPS = """
+        if audio is not None:
+            shortest = min(len(w) for w in waves)
+            waves = [w[:shortest] for w in waves]
+"""
+REFUSES_ONE = """
+        if audio is not None and any(len(w) == 16_000 for w in waves):
+            raise ValueError("clip too odd")
+"""
+
+
+@pytest.mark.parametrize(
+    ("batch", "status", "settings"),
+    [
+        (PADS_ALONE, "good with settings", {"batching": "equal"}),
+        (CROPS, "good with settings", {"batching": "equal"}),
+        (DEAF_ALONE, "doubtful", {}),
+    ],
+)
+def test_what_shows_only_in_some_forms(tmp_path, batch, status, settings):
+    """Clips without a question, and items that are not the first of their list, are looked at too."""
+    diagnosis = examine(tmp_path, family.Member("some", {"batch": batch}))
+    assert (diagnosis.status, diagnosis.settings) == (status, settings)
+
+
+@pytest.mark.parametrize("only", ["audio is None", "audio is not None and text is None"])
+def test_what_is_random_in_some_forms(tmp_path, only):
+    """Is not blamed on the neighbours."""
+    returned = f"vectors + 0.05 * torch.randn_like(vectors) * ({only})"
+    diagnosis = examine(tmp_path, family.Member("random", {"returned": returned}))
+    assert (diagnosis.status, diagnosis.settings) == ("doubtful", {})
+    assert any("something in it is random" in said for said in diagnosis.verdict)
+
+
+def test_the_models_own_errors_on_clips(tmp_path):
+    """Are findings; the other clips are run."""
+    for i, seconds in enumerate((0.5, 1.0, 1.5)):
+        sounds.write(tmp_path / "clips" / f"{i}.wav", sounds.noise(seconds, seed=i))
+    diagnosis = examine(tmp_path, family.Member("odd", {"batch": REFUSES_ONE}), clips=tmp_path / "clips")
+    assert set(diagnosis.example) == {"0.wav", "2.wav"}
+    assert diagnosis.failed == {"the card's example on 1.wav": "ValueError: clip too odd"}
+    one = examine(tmp_path / "1", family.Member("single", {"batch": ONE_AT_A_TIME}), clips=tmp_path / "clips")
+    assert len(one.example) == 3
+
+
 class TestPublished:
     @pytest.fixture
     def clips(self, tmp_path):
@@ -127,6 +241,21 @@ class TestPublished:
         assert set(found["example"]) == {"0.wav", "1.wav", "2.wav"}
         assert any("reproduces the published cosines" in sentence for sentence in found["verdict"])
 
+    @pytest.mark.parametrize("batch", [PADS, ONE_AT_A_TIME])
+    def test_with_the_settings_that_were_found(self, clips, published, tmp_path, batch):
+        """A model that couples its batches reproduces its own single vectors, batched as it was found to need."""
+        sounds.write(clips / "0.wav", sounds.tone(2.5, 300.0))
+        folder = family.write(tmp_path / "m", family.Member("coupled", {"batch": batch}))
+        content = json.loads(published.read_text())
+        with ALM2VecEncoder(folder, trust_remote_code=True, device="cpu", batching="single") as encoder:
+            matrix = content["audio_to_text"][0]
+            queries = encoder.encode_query([AudioClip(clips / name) for name in matrix["audio"]])
+            matrix["cosine"] = (queries @ encoder.encode_document(matrix["text"]).T).tolist()
+        published.write_text(json.dumps({"audio_to_text": [matrix]}))
+        found = diagnose(str(folder), trust_remote_code=True, device="cpu", clips=clips, published=published)
+        assert found.status == "good with settings"
+        assert found.published[0]["difference"] < 1e-6
+
     def test_others_do_not_reproduce_them(self, clips, published, capsys):
         """Status 1, and what it means."""
         content = json.loads(published.read_text())
@@ -136,7 +265,12 @@ class TestPublished:
         assert "does not reproduce the published cosines" in capsys.readouterr().out
 
     @pytest.mark.parametrize("content", ["", "{}", "[]", '{"audio_to_text": [{"audio": ["0.wav"]}]}',
-        '{"audio_to_text": [{"audio": ["0.wav"], "text": ["a"], "cosine": [[1, 2]]}]}'])  # fmt: skip
+        '{"audio_to_text": [{"audio": ["0.wav"], "text": ["a"], "cosine": [[1, 2]]}]}',
+        '{"audio_to_text": [{"audio": ["0.wav"], "text": ["a"], "cosine": [1]}]}',
+        '{"audio_to_text": [{"audio": [3], "text": ["a"], "cosine": [[1]]}]}',
+        '{"audio_to_text": [{"audio": [], "text": [], "cosine": []}]}', '{"audio_to_text": 3}',
+        '{"audio_to_text": [{"audio": ["0.wav"], "text": ["a"], "cosine": [[NaN]]}]}',
+        '{"audio_to_text": [{"audio": ["0.wav"], "text": ["a"], "cosine": [["x"]]}]}'])  # fmt: skip
     def test_files_that_are_not_published_cosines(self, tmp_path, content):
         """Named, before anything is loaded."""
         (tmp_path / "p.json").write_text(content)
@@ -155,6 +289,6 @@ def test_the_report_is_readable(tmp_path, capsys):
     assert main(["doctor", str(folder), "--trust-remote-code", "--device", "cpu", "--verify", "fast"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{folder}: good with settings\n")
-    assert "an item beside a longer one differs from itself alone by" in out
+    assert "clips of different lengths: in a list and alone differ by up to" in out
     assert out.rstrip().endswith('Use it with batching="equal".')
     assert torch.get_default_dtype() is torch.float32

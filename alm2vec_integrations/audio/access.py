@@ -6,15 +6,17 @@ import hashlib
 import io
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..clips import AudioClip
 from ..errors import AudioAccessError, AudioError, InputError
-from ..inputs import AudioClip
+from .limits import check_bytes
 
-_File = io.BufferedReader | io.BytesIO
+_File = io.FileIO | io.BytesIO
 
 DIGEST_LENGTH = 16  # hex digits; 64 bits tell edited files apart, they do not guard against forgery
 
@@ -27,14 +29,22 @@ def open_file(path: str) -> Iterator[_File]:
     """A regular file, opened for reading; it is closed when the block ends.
 
     Raises:
-        AudioError: missing, not readable, or not a regular file.
+        AudioError: missing, not readable, not a regular file, or too large.
     """
     try:
         descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:
-        raise AudioError(f"cannot be opened: {getattr(error, 'strerror', None) or error}", source=path) from error
-    _check_regular(descriptor, path)
-    with os.fdopen(descriptor, "rb") as file:
+        why = getattr(error, "strerror", None) or error
+        raise AudioError(f"cannot be opened ({why}): check the path and its permissions", source=path) from error
+    try:
+        status = os.fstat(descriptor)
+        _check_regular(status.st_mode, path)
+        check_bytes(status.st_size, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    # Without a buffer of Python's: libsndfile reads the same descriptor, and the two would not agree on the place.
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
         yield file
 
 
@@ -114,21 +124,33 @@ class AccessPolicy:
             )
         resolved = Path(path).resolve()
         if not any(resolved.is_relative_to(Path(root).resolve()) for root in self.roots):
-            raise AudioAccessError("the reference points outside allowed_audio_roots", source=path)
+            raise AudioAccessError(
+                "the reference points outside allowed_audio_roots: name its folder there if it may be opened",
+                source=path,
+            )
         return resolved
 
 
-def _check_regular(descriptor: int, path: str) -> None:
-    mode = os.fstat(descriptor).st_mode
+def _check_regular(mode: int, path: str) -> None:
     if stat.S_ISREG(mode):
         return
-    os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise AudioError("is a directory: pass the files in it", source=path)
     raise AudioError("is not a regular file: copy its contents into one", source=path)
 
 
+# Digests of files by what the file system says of them, so that the segments of one long file do not each read all of
+# it. Only of files that were last changed well before they were read: a change in the same tick would not show.
+_digests: dict[tuple[int, ...], str] = {}
+_MOST_DIGESTS = 4096
+_SETTLED_NS = 2 * 10**9
+
+
 def _digest(file: Any, name: str) -> str:
+    key = _state(file)
+    if key is not None and key in _digests:
+        return _digests[key]
+    began = time.time_ns()
     try:
         hashed = hashlib.sha256()
         while block := file.read(2**20):
@@ -136,4 +158,20 @@ def _digest(file: Any, name: str) -> str:
         file.seek(0)
     except OSError as error:
         raise AudioError(f"cannot be read: {error.strerror or error}", source=name) from error
-    return hashed.hexdigest()[:DIGEST_LENGTH]
+    digest = hashed.hexdigest()[:DIGEST_LENGTH]
+    if key is not None and began - max(key[3:]) > _SETTLED_NS and _state(file) == key:
+        if len(_digests) >= _MOST_DIGESTS:
+            _digests.clear()
+        _digests[key] = digest
+    return digest
+
+
+def _state(file: Any) -> tuple[int, ...] | None:
+    """Device, inode, size and times of change of a file that `open_file` opened.
+
+    Other objects may have a descriptor whose bytes are not theirs, as those that decompress have.
+    """
+    if not isinstance(file, io.FileIO):
+        return None
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

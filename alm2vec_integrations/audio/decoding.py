@@ -2,58 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..clips import AudioClip
 from ..errors import ALM2VecError, AudioError
-from ..inputs import AudioClip
-from .access import AccessPolicy, check_unchanged
+from .access import AccessPolicy
+from .limits import MAX_SECONDS, MIN_SECONDS
+from .recordings import Block, Recording, opened
 from .workspace import SCRATCH_VARIABLE
 
 SAMPLING_RATE = 16_000
 """Hz; what MiDashengLM's mel front-end takes."""
 
-MIN_SECONDS = 0.2
-"""Shorter clips are padded with silence: under 0.19 s the architecture yields no audio token."""
-
-MAX_SECONDS = 3600
-"""The longest part that is decoded as one clip: an hour is 230 MB of 16 kHz float32."""
-
-# What libsndfile reports for a stream whose header does not say how long it is, and more than any file holds.
-_UNKNOWN_FRAMES = 2**48
-
-_LENGTH_UNKNOWN = 0x7FFFF000
-_CUT_SHORT = re.compile(
-    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE
-)
-
 TOLERANCE_SECONDS = 0.01
 """How far `end_seconds` may lie past the end: one mel frame, for times that were rounded when written down."""
-
-# A file object has one position, and clips are decoded from several threads.
-_file_objects = threading.Lock()
-
-
-def _forget_after_fork() -> None:
-    global _file_objects
-    _file_objects = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The part of a recording that a clip covers, known from the header alone."""
+    """The part of a recording that a clip covers, known from the header alone.
+
+    Attributes:
+        rate: frames per second.
+        channels: in each frame.
+        start: first frame of the part.
+        stop: first frame after it.
+    """
 
     rate: int
     channels: int
@@ -66,18 +45,20 @@ class Extent:
         return (self.stop - self.start) / self.rate
 
 
-def measure(clip: AudioClip, policy: AccessPolicy) -> Extent:
+def measure(clip: AudioClip, policy: AccessPolicy, *, whole: bool = False) -> Extent:
     """Read the header and say what `decode` would read.
 
+    Args:
+        clip: what is to be decoded.
+        policy: for references.
+        whole: the part is to be cut into segments: it may be longer than one clip may be.
+
     Raises:
-        AudioError: the file cannot be opened as audio, or the clip's times lie outside it.
+        AudioError: the file cannot be opened as audio, the clip's times lie outside it, or a limit is passed.
         AudioAccessError: a reference that `policy` does not allow.
     """
-    if _is_samples(clip):
-        with _blamed_on(clip):
-            return _extent(clip, len(clip.source), int(clip.sampling_rate or 0), 1)
-    with _blamed_on(clip), _open(clip, policy, check_digest=False) as file:
-        return _extent(clip, file.frames, file.samplerate, file.channels)
+    with _blamed_on(clip), opened(clip, policy, check_digest=False) as recording:
+        return _extent(clip, recording, limited=not whole)
 
 
 def decode(clip: AudioClip, policy: AccessPolicy) -> npt.NDArray[np.int16]:
@@ -87,19 +68,10 @@ def decode(clip: AudioClip, policy: AccessPolicy) -> npt.NDArray[np.int16]:
         AudioError: as `measure`; the file is cut short or damaged; samples that are not finite.
         AudioAccessError: as `measure`; the file's bytes do not match the clip's digest.
     """
-    with _blamed_on(clip):
-        if _is_samples(clip):
-            samples = _samples_as_float(clip)
-            extent = _extent(clip, len(samples), int(clip.sampling_rate or 0), 1)
-            part = samples[extent.start : extent.stop]
-        else:
-            with _open(clip, policy, check_digest=True) as file:
-                extent = _extent(clip, file.frames, file.samplerate, file.channels)
-                part = _read(clip, file, extent)
-        mono = part.mean(axis=1) if part.ndim == 2 else part
-        if not np.isfinite(mono).all():
-            raise AudioError("holds samples that are not finite (NaN or infinity)", source=clip.name)
-        return _to_pcm16(_resample(mono, extent.rate))
+    with _blamed_on(clip), opened(clip, policy, check_digest=True) as recording:
+        extent = _extent(clip, recording)
+        mono = _counted(recording.blocks(extent.start, extent.stop), clip, extent, recording.slack_seconds)
+        return _padded(np.concatenate([_to_pcm16(part) for part in _resampled(mono, extent.rate)]))
 
 
 def write_wav(path: str, samples: npt.NDArray[np.int16]) -> None:
@@ -119,135 +91,103 @@ def write_wav(path: str, samples: npt.NDArray[np.int16]) -> None:
         ) from error
 
 
-def _is_samples(clip: AudioClip) -> bool:
-    return clip.sampling_rate is not None
-
-
-@contextmanager
-def _open(clip: AudioClip, policy: AccessPolicy, *, check_digest: bool) -> Iterator[Any]:
-    """The clip's source as an open `soundfile.SoundFile`."""
-    source = clip.source
-    if clip.path is not None or isinstance(source, (bytes, bytearray, memoryview)):
-        with policy.open(clip, check_digest=check_digest) as file, _sound_file(file, clip) as opened:
-            yield opened
-    else:
-        with _file_objects:
-            if check_digest:
-                source.seek(0)
-                check_unchanged(clip, source)
-            source.seek(0)
-            with _sound_file(source, clip) as opened:
-                yield opened
-
-
-def _sound_file(file: Any, clip: AudioClip) -> Any:
-    import soundfile
-
-    try:
-        # By descriptor where there is one: libsndfile then reads by itself, whatever bytes the path is made of.
-        opened = soundfile.SoundFile(os.dup(file.fileno()) if clip.path is not None else file, closefd=True)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:  # libsndfile's own is a RuntimeError
-        detail = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise AudioError(
-            f"is not audio that can be opened ({detail}): WAV, FLAC, OGG, MP3 and AIFF are read", source=clip.name
-        ) from error
-    _check_is_whole(opened, clip)
-    return opened
-
-
 @contextmanager
 def _blamed_on(clip: AudioClip) -> Iterator[None]:
     """Make whatever goes wrong inside an error that names the clip, so that it takes no other item down with it."""
     try:
         yield
-    except ALM2VecError:
+    except (ALM2VecError, MemoryError):  # that memory ran out is not the clip's fault
         raise
     except Exception as error:
         raise AudioError(f"could not be read: {type(error).__name__}: {error}", source=clip.name) from error
 
 
-def _check_is_whole(file: Any, clip: AudioClip) -> None:
-    """Raise AudioError for a file that ends before its data does; libsndfile reads what is there and only logs it."""
-    for line in _CUT_SHORT.finditer(file.extra_info):
-        promised, there = int(line["promised"]), int(line["there"])
-        # Programs that write to a pipe cannot know the length and leave a number near the largest that fits.
-        if there < promised < _LENGTH_UNKNOWN:
-            raise AudioError(
-                f"is cut short: its header promises {promised} bytes of samples, {there} are there", source=clip.name
-            )
-
-
-def _extent(clip: AudioClip, frames: int, rate: int, channels: int) -> Extent:
+def _extent(clip: AudioClip, recording: Recording, *, limited: bool = True) -> Extent:
+    frames, rate = recording.frames, recording.rate
     duration = frames / rate
     if frames <= 0:
-        raise AudioError("holds no samples", source=clip.name)
+        raise AudioError("holds no samples: leave it out", source=clip.name)
     start = round((clip.start_seconds or 0.0) * rate)
     stop = frames if clip.end_seconds is None else round(clip.end_seconds * rate)
-    if stop > frames + TOLERANCE_SECONDS * rate:
+    if stop > frames + (TOLERANCE_SECONDS + recording.slack_seconds) * rate:
         raise AudioError(
             f"ends at {clip.end_seconds:g} s, but the recording at {duration:g} s: "
             "leave end_seconds out to read to the end",
             source=clip.name,
         )
     stop = min(stop, frames)
-    if stop - start > MAX_SECONDS * rate:
-        lasts = f"{(stop - start) / rate:.0f} s" if frames < _UNKNOWN_FRAMES else "an unknown time"
+    if limited and stop - start > MAX_SECONDS * rate:
         raise AudioError(
-            f"lasts {lasts}, and {MAX_SECONDS} s is the most for one clip: cut it with start_seconds and end_seconds",
+            f"lasts {(stop - start) / rate:.0f} s, and {MAX_SECONDS} s is the most for one clip: cut it with "
+            "start_seconds and end_seconds, or into many with segment()",
             source=clip.name,
         )
     if start >= stop:
         raise AudioError(
-            f"the part from {clip.start_seconds or 0:g} s is empty: the recording lasts {duration:g} s at {rate} Hz",
+            f"the part from {clip.start_seconds or 0:g} s is empty, the recording lasts {duration:g} s at {rate} Hz: "
+            "begin earlier or end later",
             source=clip.name,
         )
-    return Extent(rate=rate, channels=channels, start=start, stop=stop)
+    return Extent(rate=rate, channels=recording.channels, start=start, stop=stop)
 
 
-def _read(clip: AudioClip, file: Any, extent: Extent) -> npt.NDArray[np.float32]:
-    wanted = extent.stop - extent.start
-    try:
-        if file.seekable():
-            file.seek(extent.start)
-        else:  # GSM and the like, as telephony has them
-            file.read(extent.start, dtype="float32")
-        part: npt.NDArray[np.float32] = file.read(wanted, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise AudioError(f"is damaged: {getattr(error, 'error_string', error)}", source=clip.name) from error
-    if len(part) < wanted:
+def _counted(
+    blocks: Iterator[Block], clip: AudioClip, extent: Extent, slack_seconds: float
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The blocks mixed down, float32 [n], seen to be finite and as many as promised."""
+    read, promised = 0, extent.stop - extent.start
+    for block in blocks:
+        mono = _mixed_down(block)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = mono.sum()
+        # What is not finite makes the sum so; a sum may overflow by itself, though.
+        if not np.isfinite(total) and not np.isfinite(mono).all():
+            raise AudioError(
+                "holds samples that are not finite (NaN or infinity): repair or leave out what made them",
+                source=clip.name,
+            )
+        read += len(mono)
+        yield mono
+    if read == 0 or read < promised - slack_seconds * extent.rate:
         raise AudioError(
-            f"is cut short: its header promises {wanted} frames from {extent.start}, {len(part)} could be read",
+            f"is cut short: its header promises {promised} frames from {extent.start}, {read} could be read: fetch or "
+            "record it again",
             source=clip.name,
         )
-    return part
 
 
-def _samples_as_float(clip: AudioClip) -> npt.NDArray[np.float32]:
-    source = clip.source
-    if hasattr(source, "detach"):
-        source = source.detach().cpu()
-        source = (source.float() if source.is_floating_point() else source).numpy()
-    samples = np.asarray(source)
-    if samples.dtype == np.int16:
-        return samples.astype(np.float32) / np.float32(32768.0)
-    if samples.dtype.kind != "f":
-        raise AudioError(
-            f"samples must be floating point in [-1, 1] or int16, got {samples.dtype}: convert them", source=clip.name
-        )
-    return samples.astype(np.float32)
+def _mixed_down(block: Block) -> npt.NDArray[np.float32]:
+    """The mean of the channels, column by column: numpy's own of so short an axis takes several times as long."""
+    mono: npt.NDArray[np.float32] = block[:, 0]
+    if block.shape[1] > 1:
+        mono = mono + block[:, 1]
+        for channel in range(2, block.shape[1]):
+            mono += block[:, channel]
+        mono *= np.float32(1.0 / block.shape[1])
+    return mono
 
 
-def _resample(mono: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
+def _resampled(blocks: Iterator[npt.NDArray[np.float32]], rate: int) -> Iterator[npt.NDArray[np.float32]]:
     if rate == SAMPLING_RATE:
-        return mono
+        yield from blocks
+        return
     import soxr
 
-    resampled: npt.NDArray[np.float32] = soxr.resample(mono, rate, SAMPLING_RATE, quality="HQ")
-    return resampled
+    # Block by block gives the same samples as all at once.
+    stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
 def _to_pcm16(mono: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     # The scale at which libsndfile reads PCM16 back, so 16 kHz mono PCM16 sources pass through bit for bit.
-    scaled = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
-    missing = round(MIN_SECONDS * SAMPLING_RATE) - len(scaled)
-    return np.pad(scaled, (0, missing)) if missing > 0 else scaled
+    scaled = mono * np.float32(32768.0)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -32768, 32767, out=scaled)
+    return scaled.astype(np.int16)
+
+
+def _padded(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    missing = round(MIN_SECONDS * SAMPLING_RATE) - len(samples)
+    return np.pad(samples, (0, missing)) if missing > 0 else samples

@@ -36,14 +36,22 @@ class Workspace:
         self._folder: Path | None = None
         self._alive: FileLock | None = None
 
-    @contextmanager
-    def batch_folder(self) -> Iterator[Path]:
-        """A fresh folder, removed with all that is in it when the block ends, however it ends.
+    def new_folder(self) -> Path:
+        """A fresh folder, for the caller to remove.
 
         Raises:
             ALM2VecError: no folder can be made, with what to set instead.
         """
-        folder = Path(tempfile.mkdtemp(prefix="batch-", dir=self._own_folder()))
+        return Path(tempfile.mkdtemp(prefix="batch-", dir=self._own_folder()))
+
+    def free_bytes(self) -> int:
+        """Room where the folders are."""
+        return shutil.disk_usage(self._own_folder()).free
+
+    @contextmanager
+    def batch_folder(self) -> Iterator[Path]:
+        """`new_folder`, removed with all that is in it when the block ends, however it ends."""
+        folder = self.new_folder()
         try:
             yield folder
         finally:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import InputError
+
+RESERVED_KWARGS = {
+    "dtype": "dtype",
+    "torch_dtype": "dtype",
+    "revision": "revision",
+    "token": "token",
+    "cache_dir": "cache_dir",
+    "local_files_only": "local_files_only",
+    "trust_remote_code": "trust_remote_code",
+    "config": None,
+    "state_dict": None,
+    "use_safetensors": None,
+    "output_loading_info": None,
+    "ignore_mismatched_sizes": None,
+}
+"""What `model_kwargs` may not hold, and the encoder's own argument for it."""
 
 Verify = Literal["full", "fast", "off"]
 
@@ -56,11 +71,20 @@ def configure(
         trusted=trusted,
         device=device,
         dtype=dtype or _default_dtype(device),
-        model_kwargs_key=json.dumps(dict(model_kwargs), sort_keys=True, default=repr),
+        model_kwargs_key=_canonical(model_kwargs),
         verify=verify,
         token=token,
         model_kwargs=dict(model_kwargs),
     )
+
+
+def _canonical(value: Any) -> str:
+    """Text that is equal for equal keyword arguments, whatever order they are in."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(sorted(f"{key!r}: {_canonical(one)}" for key, one in value.items())) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_canonical, value)) + "]"
+    return repr(value)
 
 
 def _settle_device(device: str | None) -> str:

@@ -11,18 +11,19 @@ Everything is changed from outside, on the classes concerned, for the length of 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import CheckpointError
-
-_LISTS = (list, tuple, set, frozenset)
+from .patching import attribute, wrapped
+from .tying import tied_as_in_version_4
 
 
 @dataclass
@@ -32,10 +33,16 @@ class Constructed:
     Attributes:
         buffers: every buffer by its full name; those that are not stored in a checkpoint are `not_stored`.
         not_stored: names of the buffers that the class registered with `persistent=False`.
+        arguments: that the constructor was called with, as they were before the call.
+        keywords: the same.
+        info: what transformers' loader said of the model that it loaded.
     """
 
     buffers: dict[str, torch.Tensor] = field(default_factory=dict)
     not_stored: frozenset[str] = frozenset()
+    arguments: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
 
     def put_back(self, model: nn.Module, names: frozenset[str]) -> None:
         """Give the buffers in `names` the values that the constructor gave them."""
@@ -59,16 +66,19 @@ def real_buffers(model_class: type[nn.Module], dtype: torch.dtype) -> Iterator[C
     Yields:
         What the outermost constructor computed, filled in when it returns.
     """
+    from transformers import PreTrainedModel
+
     constructed = Constructed()
-    original = model_class.__init__
     depth = 0
 
-    @functools.wraps(original)
-    def constructor(self: nn.Module, *args: Any, **keywords: Any) -> None:
+    def constructor(original: Any, self: nn.Module, *args: Any, **keywords: Any) -> None:
         nonlocal depth
         depth += 1
+        if depth == 1:
+            constructed.arguments, constructed.keywords = copy.deepcopy((args, keywords))
         try:
-            with _default_dtype(torch.float32), torch.device("cpu"), _parameters_on_meta(dtype):
+            on_meta = wrapped(nn.Module, "register_parameter", partial(_register_on_meta, dtype))
+            with _default_dtype(torch.float32), torch.device("cpu"), on_meta:
                 original(self, *args, **keywords)
         finally:
             depth -= 1
@@ -76,18 +86,23 @@ def real_buffers(model_class: type[nn.Module], dtype: torch.dtype) -> Iterator[C
             _finish_as_post_init_would(self)
             _take_down(self, constructed)
 
+    def move(original: Any, self: Any, *args: Any, **keywords: Any) -> Any:
+        # Where transformers 5 replaces buffers that are not stored by uninitialised memory.
+        result = original(self, *args, **keywords)
+        constructed.put_back(self, constructed.not_stored)
+        return result
+
     with (
-        _attribute(model_class, "__init__", constructor),
-        _attribute(model_class, "initialize_weights", _do_nothing),
-        _tied_keys_as_lists(),
+        wrapped(torch, "set_default_dtype", _keep_default_dtype),
+        wrapped(PreTrainedModel, "_move_missing_keys_from_meta_to_device", move),
+        _listened_to(model_class, constructed),
+        tied_as_in_version_4(),
+        wrapped(model_class, "__init__", constructor),
+        # Of the model, and of models inside it that do not override it.
+        wrapped(model_class, "initialize_weights", _do_nothing),
+        wrapped(PreTrainedModel, "initialize_weights", _do_nothing),
     ):
         yield constructed
-
-
-def construct(model_class: type[nn.Module], config: Any, dtype: torch.dtype) -> nn.Module:
-    """A model with real buffers and meta parameters, built without transformers' loader."""
-    with real_buffers(model_class, dtype):
-        return model_class(config)
 
 
 def _take_down(model: nn.Module, constructed: Constructed) -> None:
@@ -107,7 +122,7 @@ def _take_down(model: nn.Module, constructed: Constructed) -> None:
 def _finish_as_post_init_would(model: nn.Module) -> None:
     # transformers 5 reads what `post_init` sets; classes written for 4 could do without calling it.
     is_version_5 = hasattr(model, "get_expanded_tied_weights_keys")
-    if is_version_5 and not hasattr(model, "all_tied_weights_keys"):
+    if is_version_5 and "all_tied_weights_keys" not in vars(model):
         model.post_init()  # type: ignore[operator]
 
 
@@ -116,18 +131,31 @@ def _do_nothing(*_: Any, **__: Any) -> None:
 
 
 @contextlib.contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute for a while, then restore exactly what `owner` itself had."""
-    own = vars(owner)
-    had, before = name in own, own.get(name)
-    setattr(owner, name, value)
-    try:
+def _listened_to(model_class: Any, constructed: Constructed) -> Iterator[None]:
+    """Take down what transformers' loader says, behind the back of a class with a `from_pretrained` of its own.
+
+    Such a class expects a model from the one that it overrides, not a model and a report.
+    """
+    from transformers import PreTrainedModel
+
+    original = vars(PreTrainedModel)["from_pretrained"].__func__
+
+    @functools.wraps(original)
+    def from_pretrained(cls: Any, *args: Any, output_loading_info: bool = False, **keywords: Any) -> Any:
+        if cls is not model_class:
+            return original(cls, *args, output_loading_info=output_loading_info, **keywords)
+        # Sizes that do not fit are named by the caller, who has what is needed for it.
+        keywords["ignore_mismatched_sizes"] = True
+        model, info = original(cls, *args, output_loading_info=True, **keywords)
+        constructed.info.update(info)
+        return (model, info) if output_loading_info else model
+
+    listening: Any = from_pretrained
+    with attribute(PreTrainedModel, "from_pretrained", classmethod(listening)):
         yield
-    finally:
-        if had:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
+
+
+_set_default_dtype = torch.set_default_dtype
 
 
 @contextlib.contextmanager
@@ -136,78 +164,38 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     if before is dtype:  # it is the whole process's: leave it alone where that will do
         yield
         return
-    torch.set_default_dtype(dtype)
+    _set_default_dtype(dtype)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        _set_default_dtype(before)
 
 
-@contextlib.contextmanager
-def _parameters_on_meta(dtype: torch.dtype) -> Iterator[None]:
-    """Parameters lose their memory as they are registered, so that a model of any size is built at once."""
-    register = nn.Module.register_parameter
-    loader = threading.get_ident()
+def _keep_default_dtype(original: Any, dtype: torch.dtype, /) -> None:
+    """Stands in for torch's own: transformers sets the dtype of the weights, here and for each model inside the model.
 
-    def register_on_meta(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(self, name, parameter)
-        if parameter is None or threading.get_ident() != loader:
-            return  # other threads build their modules as ever
-        wanted = dtype if parameter.is_floating_point() else parameter.dtype
-        if not parameter.is_meta or parameter.dtype is not wanted:
-            empty = torch.empty_like(parameter, device="meta", dtype=wanted)
-            replacement = type(parameter)(empty, requires_grad=parameter.requires_grad)
-            replacement.__dict__.update(parameter.__dict__)
-            self._parameters[name] = replacement
-
-    with _attribute(nn.Module, "register_parameter", register_on_meta):
-        yield
-
-
-@contextlib.contextmanager
-def _tied_keys_as_lists() -> Iterator[None]:
-    """Let transformers 5 pass over `_tied_weights_keys` in the form of a list, which it had in transformers 4."""
-    from transformers import PreTrainedModel
-
-    original = getattr(PreTrainedModel, "get_expanded_tied_weights_keys", None)
-    if original is None:
-        yield
-        return
-
-    @functools.wraps(original)
-    def expanded(self: Any, *args: Any, **keywords: Any) -> Any:
-        return {} if isinstance(self._tied_weights_keys, _LISTS) else original(self, *args, **keywords)
-
-    with _attribute(PreTrainedModel, "get_expanded_tied_weights_keys", expanded):
-        yield
-
-
-def tie_what_lists_declare(model: nn.Module, stored: frozenset[str]) -> list[str]:
-    """Give the parameters that a class lists as tied, and that no file holds, the input embedding's values.
-
-    Returns:
-        Their names.
+    Buffers would be computed in it, and other threads would work in it. Parameters get their dtype otherwise.
     """
-    tied = []
-    for path, module in model.named_modules():
-        keys = getattr(module, "_tied_weights_keys", None)
-        table = _input_table(module)
-        if not isinstance(keys, _LISTS) or table is None:
-            continue
-        for key in keys:
-            name = f"{path}.{key}" if path else key
-            owner, _, attribute = name.rpartition(".")
-            parameter = dict(model.named_parameters(remove_duplicate=False)).get(name)
-            held = {id(p) for n, p in model.named_parameters(remove_duplicate=False) if n in stored}
-            if parameter is not None and id(parameter) not in held and parameter.shape == table.shape:
-                model.get_submodule(owner)._parameters[attribute] = table
-                tied.append(name)
-    return tied
 
 
-def _input_table(module: Any) -> nn.Parameter | None:
-    try:
-        table = module.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
-    return getattr(table, "weight", None)
+def _register_on_meta(
+    dtype: torch.dtype, register: Any, module: nn.Module, name: str, parameter: nn.Parameter | None
+) -> None:
+    """A parameter loses its memory as it is registered, so that a model of any size is built at once."""
+    register(module, name, parameter)
+    if parameter is None:
+        return
+    wanted = dtype if parameter.is_floating_point() else parameter.dtype
+    if not parameter.is_meta or parameter.dtype is not wanted:
+        empty = torch.empty_like(parameter, device="meta", dtype=wanted)
+        replacement = type(parameter)(empty, requires_grad=parameter.requires_grad)
+        replacement.__dict__.update(parameter.__dict__)
+        module._parameters[name] = replacement
+
+
+def construct_again(model_class: type[nn.Module], first: Constructed, dtype: torch.dtype) -> Constructed:
+    """What the constructor computes when it is run once more with the arguments of the first time, by itself."""
+    with real_buffers(model_class, dtype) as again:
+        arguments, keywords = copy.deepcopy((first.arguments, first.keywords))
+        model_class(*arguments, **keywords)
+    return again

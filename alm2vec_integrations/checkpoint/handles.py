@@ -8,15 +8,17 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 from ..fair_lock import FairLock
+from ..memory import MemoryBound
 from .configuration import Configuration
 from .loading import LoadedModel, load
 
 # Of the threads behind `aencode` one is in the model at a time, while others decode. Texts have threads of their own,
 # so that a question does not wait for a place behind recordings that are being decoded.
-_AUDIO_THREADS = 8
-_TEXT_THREADS = 4
+Purpose = Literal["audio", "text", "decoding"]
+_THREADS: dict[Purpose, int] = {"audio": 8, "text": 4, "decoding": max(2, min(16, os.cpu_count() or 2))}
 
 
 class ModelHandle:
@@ -26,6 +28,8 @@ class ModelHandle:
         configuration: what it was made from.
         turn: taken for one micro-batch at a time, by whoever has waited longest.
         pid: the process it works in; a forked child needs its own.
+        memory: how large a batch may be, as far as is known.
+        warned_of_length: whether a clip past the model's training was remarked on.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -33,7 +37,9 @@ class ModelHandle:
         self.turn = FairLock()
         self.pid = os.getpid()
         self._mutex = threading.Lock()
-        self._executors: dict[bool, ThreadPoolExecutor] = {}
+        self._executors: dict[Purpose, ThreadPoolExecutor] = {}
+        self.memory = MemoryBound()
+        self.warned_of_length = False
         # The finalizer outlives the handle, so it is given the model's container and not the handle.
         self._cell: list[LoadedModel] = []
         weakref.finalize(self, _release, self._cell).atexit = False
@@ -46,14 +52,17 @@ class ModelHandle:
                     self._cell.append(load(self.configuration))
         return self._cell[0]
 
-    def executor(self, *, audio: bool) -> ThreadPoolExecutor:
-        """Threads for callers that must not block; separate from the event loop's own, which others rely on."""
+    def executor(self, purpose: Purpose) -> ThreadPoolExecutor:
+        """Threads for callers that must not block, with audio or text alone, and for decoding.
+
+        Separate from the event loop's own, which others rely on.
+        """
         with self._mutex_for_executors:
-            if audio not in self._executors:
-                threads = _AUDIO_THREADS if audio else _TEXT_THREADS
-                made = self._executors[audio] = ThreadPoolExecutor(threads, thread_name_prefix="alm2vec")
+            if purpose not in self._executors:
+                made = ThreadPoolExecutor(_THREADS[purpose], thread_name_prefix=f"alm2vec-{purpose}")
+                self._executors[purpose] = made
                 weakref.finalize(self, made.shutdown, wait=False).atexit = False
-            return self._executors[audio]
+            return self._executors[purpose]
 
     # Class-wide: it is held for an instant, and must not wait for a model that is loading.
     _mutex_for_executors = threading.Lock()

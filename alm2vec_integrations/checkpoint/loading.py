@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import json
 import logging
 import os
-import sys
+import shutil
+import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +29,6 @@ if TYPE_CHECKING:
     from .weights import StoredWeights
 
 logger = logging.getLogger(__name__)
-
-MOST_DRIFT = 0.01
-"""1 - cosine between a probe in lower precision and in float32, above which float32 is used. The parts that stay in
-float32 keep a sound model well under it (`alm2vec doctor` prints what yours has)."""
 
 # transformers copies remote code into a shared folder and imports it, and loading changes transformers and torch for
 # a while: not safe in two threads at once.
@@ -82,8 +82,10 @@ def load(configuration: Configuration) -> LoadedModel:
 
 
 def _load(configuration: Configuration) -> LoadedModel:
-    from .construction import real_buffers
-    from .precision import dtypes_by_part
+    from .construction import construct_again
+    from .naming import called_otherwise
+    from .precision import as_stored, bytes_of, dtypes_by_part
+    from .settling import settle
     from .verification import attention_of, no_meta, verify_loaded, verify_mode
     from .weights import StoredWeights
 
@@ -99,23 +101,33 @@ def _load(configuration: Configuration) -> LoadedModel:
     )
     _warn_of_tiny(name)
     stored = StoredWeights(checkpoint.folder)
+    checks = []
+    checking, full = configuration.verify != "off", configuration.verify == "full"
+    if full and (files := stored.check_digests()):
+        checks.append(f"{files} files have the SHA-256 that the hub names them by")
     model_class, config = _classes(checkpoint)
-    quantized = "quantization_config" in configuration.model_kwargs
-    model, constructed, missing = _from_pretrained(checkpoint, configuration, model_class, config, stored)
+    quantized = _is_quantized(configuration, config)
+    keywords = _keywords(configuration, stored, quantized=quantized)
+    model, constructed, missing = _from_pretrained(checkpoint, model_class, config, stored, keywords)
     model.eval()
     verify_mode(name, model)
+    checks.append("evaluation mode throughout")
+    if checking:
+        stored.call(called_otherwise(model, stored, missing, full=full))
+    if not quantized:
+        as_stored(model, stored)
     tie = checkpoint.config.get("tie_word_embeddings") is not False
     odd = _complete(name, model, constructed, stored, missing, tie=tie)
-    checks = ["evaluation mode throughout"]
     no_meta(name, model)
-    if configuration.verify != "off":
-        with real_buffers(model_class, stored.widest_dtype) as again:
-            model_class(copy.deepcopy(config))
-        full = configuration.verify == "full"
-        loaded = verify_loaded(name, model, stored, again, missing=missing, full=full, comparable=not quantized)
+    if checking:
+        again = partial(construct_again, model_class, constructed, stored.main_dtype)
+        with _blamed_on_code(checkpoint):
+            loaded = verify_loaded(
+                name, model, stored, constructed, again, missing=missing, full=full, quantized=quantized
+            )
         checks += loaded.checks
         odd += loaded.warnings
-    settled = _settle(model, name, configuration, stored, quantized, odd)
+    settled = settle(model, name, configuration, stored, quantized=quantized)
     verify_mode(name, model)  # again: the first calls may have changed it
     checks += settled.checks
     attention, eager = attention_of(model)
@@ -131,12 +143,12 @@ def _load(configuration: Configuration) -> LoadedModel:
         dtypes=dtypes_by_part(model),
         attention=attention,
         parameters=sum(p.numel() for p in model.parameters()),
-        bytes=sum(t.numel() * t.element_size() for t in tensors),
+        bytes=sum(bytes_of(tensor) for tensor in tensors),
         dim=settled.dim,
         drift=settled.drift,
         seconds=time.perf_counter() - began,
         checks=tuple(checks),
-        warnings=(*odd, *eager),
+        warnings=(*odd, *settled.warnings, *eager),
     )
     logger.info("loaded %s", str(report).replace("\n", "; "))
     for warning in report.warnings:
@@ -149,16 +161,10 @@ def _classes(checkpoint: ResolvedCheckpoint) -> tuple[Any, Any]:
     from transformers import AutoConfig
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    folder = str(checkpoint.folder)
-    _forget_other_code(checkpoint)
-    try:
+    with _blamed_on_code(checkpoint), _folder_of_code(checkpoint) as folder:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
         model_class = get_class_from_dynamic_module(checkpoint.model_class, folder, local_files_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{checkpoint.name}: its code could not be run with transformers {_transformers_version()}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    config.name_or_path = str(checkpoint.folder)
     if not callable(getattr(model_class, "encode", None)) or not callable(
         getattr(model_class, "from_pretrained", None)
     ):
@@ -168,172 +174,130 @@ def _classes(checkpoint: ResolvedCheckpoint) -> tuple[Any, Any]:
     return model_class, config
 
 
-def _forget_other_code(checkpoint: ResolvedCheckpoint) -> None:
-    """Unload modules that came from another folder of the same name.
+@contextmanager
+def _folder_of_code(checkpoint: ResolvedCheckpoint) -> Iterator[str]:
+    """Where transformers takes the code from.
 
-    Until 5.1, transformers copies remote code to a folder named after the checkpoint's and imports it once; a helper
-    module of the same name from another checkpoint would be used in this one's place.
+    Before 5.1 it imports code under the name of its folder, so that a second folder of the same name would replace the
+    modules of the first while its model is in use; and it copies what a module imports, but not what that imports.
+    There the code goes by its digest, and all of it is put where transformers puts copies.
     """
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not name.startswith("transformers_modules.") or not file or Path(file).name not in checkpoint.code:
-            continue
-        copied_to = Path(file).parent.name.replace("_hyphen_", "-").replace("_dot_", ".")
-        if copied_to == checkpoint.folder.name:
-            digest = hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).is_file() else None
-            if digest != checkpoint.code[Path(file).name]:
-                del sys.modules[name]
+    if _version() >= (5, 1):
+        yield str(checkpoint.folder)
+        return
+    from transformers.dynamic_module_utils import create_dynamic_module
+    from transformers.utils import HF_MODULES_CACHE, TRANSFORMERS_DYNAMIC_MODULE_NAME
+
+    name = f"alm2vec_{hashlib.sha256(repr(checkpoint.code).encode()).hexdigest()[:16]}"
+    create_dynamic_module(Path(TRANSFORMERS_DYNAMIC_MODULE_NAME) / name)
+    copies = Path(HF_MODULES_CACHE) / TRANSFORMERS_DYNAMIC_MODULE_NAME / name
+    with tempfile.TemporaryDirectory(prefix="alm2vec-code-") as place:
+        folder = Path(place) / name
+        folder.mkdir()
+        # What is written down as none, 4.52 trips over.
+        config = {key: value for key, value in checkpoint.config.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        for file in checkpoint.code:
+            shutil.copyfile(checkpoint.folder / file, folder / file)
+            shutil.copyfile(checkpoint.folder / file, copies / file)
+        yield str(folder)
+
+
+def _keywords(configuration: Configuration, stored: StoredWeights, *, quantized: bool) -> dict[str, Any]:
+    """What `from_pretrained` is told about precision and place, beside what the user tells it."""
+    import torch
+
+    dtype = stored.main_dtype
+    if quantized and configuration.dtype != "auto":
+        dtype = getattr(torch, configuration.dtype)  # what surrounds quantised layers is not cast here
+    # Renamed in 4.56; the old name is deprecated in 5.
+    keywords: dict[str, Any] = {"dtype" if _version() >= (4, 56) else "torch_dtype": dtype}
+    if quantized:
+        keywords["device_map"] = {"": configuration.device}  # quantised while it is placed
+    return keywords | {name: value for name, value in configuration.model_kwargs.items() if value is not None}
+
+
+def _is_quantized(configuration: Configuration, config: Any) -> bool:
+    if getattr(config, "quantization_config", False) is None:
+        del config.quantization_config  # written down as none; some versions trip over it
+    asked = configuration.model_kwargs.get("quantization_config") is not None
+    return asked or hasattr(config, "quantization_config")
 
 
 def _from_pretrained(
-    checkpoint: ResolvedCheckpoint, configuration: Configuration, model_class: Any, config: Any, stored: StoredWeights
+    checkpoint: ResolvedCheckpoint, model_class: Any, config: Any, stored: StoredWeights, keywords: dict[str, Any]
 ) -> tuple[Any, Constructed, frozenset[str]]:
     """The model on the CPU in the dtype that it is stored in, its memory still the files' where that is possible."""
-    import torch
-
     from .construction import real_buffers
 
-    dtype = stored.widest_dtype
-    if "quantization_config" in configuration.model_kwargs:
-        dtype = stored.widest_dtype if configuration.dtype == "auto" else getattr(torch, configuration.dtype)
-    # Renamed in 4.56; the old name is deprecated in 5.
-    version = tuple(int(part) for part in _transformers_version().split(".")[:2])
-    keywords = {"dtype" if version >= (4, 56) else "torch_dtype": dtype, **configuration.model_kwargs}
-    try:
-        with real_buffers(model_class, dtype) as constructed:
-            model, info = model_class.from_pretrained(
-                str(checkpoint.folder),
-                config=config,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                **keywords,
+    dtype = keywords["dtype"] if "dtype" in keywords else keywords["torch_dtype"]
+    with _blamed_on_code(checkpoint), real_buffers(model_class, dtype) as constructed:
+        model = model_class.from_pretrained(
+            str(checkpoint.folder),
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            **keywords,
+        )
+    info = constructed.info
+    for path in sorted(key if isinstance(key, str) else key[0] for key in info.get("mismatched_keys", ())):
+        in_model = tuple(model.state_dict(keep_vars=True)[path].shape)
+        if path in stored.tensors and stored.tensors[path].shape == in_model:
+            raise CheckpointError(
+                f"{checkpoint.name}: transformers takes another tensor for {path}: it strips the prefix "
+                f"{model_class.base_model_prefix!r} from names in {stored.tensors[path].file}. Use the transformers "
+                "version that the checkpoint was written for"
             )
+        entry = stored.tensors.get(path)  # not there if transformers translates its name
+        in_files = f"{entry.shape} in {entry.file}" if entry else "another in the files"
+        raise CheckpointError(
+            f"{checkpoint.name}: {path} has shape {in_files} and {in_model} in the model: config.json and the weights "
+            "do not belong together, fetch both again"
+        )
+    return model, constructed, frozenset(info.get("missing_keys", ()))
+
+
+@contextmanager
+def _blamed_on_code(checkpoint: ResolvedCheckpoint) -> Iterator[None]:
+    """Whatever the checkpoint's own code raises, or transformers while it runs it, is the checkpoint's fault."""
+    try:
+        yield
     except ALM2VecError:
         raise
     except Exception as error:
+        eager = 'model_kwargs={"attn_implementation": "eager"} may help'
+        hint = f" ({eager})" if "attn_implementation" in str(error) else ""
         raise CheckpointError(
-            f"{checkpoint.name}: transformers {_transformers_version()} could not load it: "
-            f"{type(error).__name__}: {error}"
+            f"{checkpoint.name}: could not be loaded with transformers {_transformers_version()}: "
+            f"{type(error).__name__}: {error}{hint}"
         ) from error
-    return model, constructed, frozenset(info.get("missing_keys", ()))
 
 
 def _complete(
     name: str, model: Any, constructed: Constructed, stored: StoredWeights, missing: frozenset[str], *, tie: bool
 ) -> list[str]:
     """Put in place what no file holds and the code provides; returns what of it is worth a word."""
-    from .construction import tie_what_lists_declare
+    from .tying import tie_what_lists_declare
 
     absent = (frozenset(constructed.buffers) - constructed.not_stored) & missing
-    if lost := sorted(buffer for buffer in absent if buffer.endswith(("running_mean", "running_var"))):
+    lost = sorted(buffer for buffer in absent if buffer.endswith(("running_mean", "running_var")))
+    if lost and not any(path in missing for path, _ in model.named_parameters()):  # else there is worse to say
         raise CheckpointError(f"{name}: {lost[0]}, a statistic learnt in training, is in no file: fetch it again")
-    constructed.put_back(model, constructed.not_stored | absent)
-    tied = tie_what_lists_declare(model, frozenset(stored.tensors)) if tie else []
-    odd = [f"{path} is not stored; its class lists it as tied, so it shares the input embedding" for path in tied]
+    constructed.put_back(model, absent)
+    odd = tie_what_lists_declare(model, frozenset(stored.tensors), root=tie)
     if absent:
         odd.append(f"{len(absent)} buffers are in no file and keep what the code computes: {min(absent)}")
     return odd
-
-
-@dataclass(frozen=True)
-class _Settled:
-    """A model where it will work."""
-
-    device: str
-    dtype: str
-    dim: int
-    drift: float | None
-    checks: tuple[str, ...]
-
-
-def _settle(
-    model: Any,
-    name: str,
-    configuration: Configuration,
-    stored: StoredWeights,
-    quantized: bool,
-    odd: list[str],
-) -> _Settled:
-    """Put the model on its device in its precision, probed there, and against float32 where that is another."""
-    import torch
-
-    from . import probes
-    from .precision import add_casts, in_float32, place, reload_in_float32
-    from .verification import verify_placed
-
-    device = configuration.device
-    # None leaves every tensor in the dtype that it is stored in.
-    dtype = None if configuration.dtype == "auto" else getattr(torch, configuration.dtype)
-    if next(model.parameters(), None) is None:
-        raise CheckpointError(f"{name}: {type(model).__name__} has no parameters")
-    destination: str | None = device
-    if quantized or "device_map" in configuration.model_kwargs:
-        device, destination = str(next(model.parameters()).device), None
-    if quantized:
-        dtype = None
-        odd.append("quantised as model_kwargs say: precision is as transformers made it")
-    off = configuration.verify == "off"
-    drift: float | None = None
-    checks: list[str] = []
-    reference = None
-    lower = dtype not in (None, torch.float32)
-    if lower and not off:
-        where = _room_for_float32(model, device) if destination else device
-        place(model, where if destination else None, None)
-        try:
-            with in_float32(model):
-                reference = probes.probe_audio(model, name, where)
-        except ALM2VecError as error:
-            odd.append(f"its layers could not be run in float32 one by one ({error}): float32 is used for all of it")
-            lower, dtype = False, torch.float32
-    if not quantized:
-        place(model, destination, dtype)
-    if dtype is not torch.float32 and not quantized:
-        add_casts(model)
-    if not off and not quantized:
-        checks.append(verify_placed(name, model, stored, full=configuration.verify == "full"))
-    try:
-        text = probes.probe_text(model, name, device)
-        audio = None if off else probes.probe_audio(model, name, device)
-        if reference is not None and audio is not None:
-            drift = probes.drift(reference, audio)
-    except ALM2VecError as error:
-        if not lower or off:
-            raise
-        odd.append(f"{dtype} failed ({error}): float32 is used")
-    else:
-        if drift is not None and drift > MOST_DRIFT:
-            odd.append(f"{dtype} moves probes by {drift:.1e} (1 - cosine), past {MOST_DRIFT}: float32 is used")
-    if lower and not off and (drift is None or drift > MOST_DRIFT):
-        reload_in_float32(model, stored)
-        dtype = torch.float32
-        text, audio = probes.probe_text(model, name, device), probes.probe_audio(model, name, device)
-        assert reference is not None  # noqa: S101 - it was taken above
-        drift = probes.drift(reference, audio)
-    checks.append("a text encodes to one finite row")
-    if audio is not None:
-        checks.append("noise, a tone and silence with a question encode to finite rows")
-        odd += probes.deafness(audio)
-    shown = "as stored" if dtype is None else str(dtype).removeprefix("torch.")
-    return _Settled(device, shown, int(text.shape[1]), drift, tuple(checks))
-
-
-def _room_for_float32(model: Any, device: str) -> str:
-    """Where the float32 probes run: on the device if the stored model and one float32 layer fit, else on the CPU."""
-    import torch
-
-    if torch.device(device).type != "cuda":
-        return device
-    needed = sum(p.numel() * p.element_size() for p in model.parameters())
-    free, _ = torch.cuda.mem_get_info(torch.device(device))
-    return device if free > 1.2 * needed + 4 * 10**9 else "cpu"
 
 
 def _transformers_version() -> str:
     import transformers
 
     return str(transformers.__version__)
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in _transformers_version().split(".")[:2])
 
 
 def _warn_of_tiny(model: str) -> None:

@@ -46,7 +46,8 @@ def place(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> No
     Args:
         model: its memory may still be the checkpoint's files.
         device: where to; None leaves every tensor where it is.
-        dtype: of the modules that are cast; None leaves every tensor in the dtype that it has.
+        dtype: of the modules that are cast; None leaves them in the dtype that they have, the widest if several. Batch
+            norms and buffers are in float32 either way.
     """
     moved: dict[int, nn.Parameter] = {}
     for module in model.modules():
@@ -64,7 +65,8 @@ def place(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> No
             module._parameters[name] = moved[id(parameter)]
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = buffer.to(device or buffer.device)
+                narrow = buffer.is_floating_point() and buffer.element_size() < 4
+                module._buffers[name] = buffer.to(device or buffer.device, torch.float32 if narrow else buffer.dtype)
 
 
 def add_casts(model: nn.Module) -> None:
@@ -129,33 +131,86 @@ def reload_in_float32(model: nn.Module, stored: StoredWeights) -> None:
             target.data = value.to(target.device, torch.float32)
 
 
+def as_stored(model: nn.Module, stored: StoredWeights) -> None:
+    """Give what transformers has cast to the main dtype the values and the dtype that the files hold."""
+    tensors = model.state_dict(keep_vars=True)
+    for entry in stored.tensors.values():
+        tensor = tensors.get(entry.name)
+        if tensor is not None and entry.dtype is not None and tensor.dtype is not entry.dtype:
+            tensor.data = stored.tensor(entry.name).to(tensor.device)
+
+
+def is_narrow(model: nn.Module) -> bool:
+    """Whether any parameter has less than float32's precision."""
+    return any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters())
+
+
+def keep_in_float32(model: nn.Module, stored: StoredWeights) -> None:
+    """Give batch norms, and buffers and whatever else is not cast and is stored in float32, the files' values again.
+
+    For a model that transformers has put into a lower precision as a whole, as it does around quantised layers.
+    """
+    kept: dict[str, torch.Tensor] = {}
+    persistent = set(model.state_dict(keep_vars=True))
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        own = {**module._buffers, **({} if is_cast(module) else module._parameters)}
+        for name, tensor in own.items():
+            # Quantised layers may keep scales in buffers, stored in the dtype that their kernels want.
+            wide = isinstance(module, _BATCH_NORM) or stored.dtype(prefix + name) is torch.float32
+            if tensor is None or not wide or prefix + name not in persistent:
+                continue
+            if is_plain(tensor) and tensor.is_floating_point():
+                kept[prefix + name] = tensor
+    for entry, value in stored.read():
+        target = kept.get(entry.name)
+        if target is not None:
+            target.data = value.to(target.device, torch.float32)
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether its values are its memory; quantisation libraries bring types of their own for those that are not."""
+    return type(tensor) in (torch.Tensor, nn.Parameter)
+
+
+def bytes_of(tensor: torch.Tensor) -> int:
+    """What the tensor takes in memory, a quantised one with its scales."""
+    if is_plain(tensor) or not hasattr(tensor, "__tensor_flatten__"):
+        return tensor.numel() * tensor.element_size()
+    names, _ = tensor.__tensor_flatten__()
+    return sum(bytes_of(getattr(tensor, name)) for name in names)
+
+
 def dtypes_by_part(model: nn.Module) -> dict[str, str]:
     """The dtypes of each direct part's parameters, with counts, as text."""
     parts = {}
     for name, part in [("", model), *model.named_children()]:
         counts: Counter[str] = Counter()
         for parameter in part.parameters(recurse=bool(name)):
-            counts[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
+            kind = "" if is_plain(parameter) else f"{type(parameter).__name__} for "
+            counts[kind + str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
         if counts:
             parts[name or "(itself)"] = ", ".join(f"{dtype} {number:,}" for dtype, number in counts.most_common())
     return parts
 
 
 def _dtype_of(module: nn.Module, parameter: nn.Parameter, dtype: torch.dtype | None) -> torch.dtype:
-    if dtype is None or not parameter.is_floating_point():
+    if not parameter.is_floating_point():
         return parameter.dtype
+    if dtype is None and is_cast(module):
+        # A layer computes in one dtype: the widest that its parameters are stored in.
+        own = (p.dtype for p in module.parameters(recurse=False) if p.is_floating_point())
+        return max(own, key=lambda candidate: candidate.itemsize)
+    if dtype is None:
+        return torch.float32 if isinstance(module, _BATCH_NORM) else parameter.dtype
     return dtype if is_cast(module) else torch.float32
 
 
 def _cast_inputs(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    dtype = next(_floating(module)).dtype
+    dtype = next(p for p in module._parameters.values() if p is not None and p.is_floating_point()).dtype
     if all(_fits(value, dtype) for value in args) and all(_fits(value, dtype) for value in keywords.values()):
         return None
     return tuple(_cast(value, dtype) for value in args), {k: _cast(v, dtype) for k, v in keywords.items()}
-
-
-def _floating(module: nn.Module) -> Iterator[nn.Parameter]:
-    return (parameter for parameter in module._parameters.values() if parameter is not None)
 
 
 def _fits(value: Any, dtype: torch.dtype) -> bool:

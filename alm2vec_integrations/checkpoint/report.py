@@ -23,7 +23,8 @@ class LoadReport:
         parameters: how many there are.
         bytes: of parameters and buffers in memory.
         dim: width of the vectors.
-        drift: 1 - the smallest cosine between probes in this dtype and in float32; None if not measured.
+        drift: 1 - the smallest cosine between probes in the dtype that was asked for and in float32; None if not
+            measured.
         seconds: from the call to a checked model.
         checks: what was verified, in words.
         warnings: what is odd and was let pass, in words.
@@ -60,7 +61,7 @@ class LoadReport:
         lines += [f"dtypes of {part}: {dtypes}" for part, dtypes in self.dtypes.items()]
         lines += [f"attention of {part}: {name}" for part, name in self.attention.items()]
         if self.drift is not None:
-            lines.append(f"probes differ from float32 by {self.drift:.1e} (1 - cosine)")
+            lines.append(f"probes in the dtype asked for differ from float32 by {self.drift:.1e} (1 - cosine)")
         lines += [f"checked: {check}" for check in self.checks]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)

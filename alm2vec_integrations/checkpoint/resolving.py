@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ TRUSTED_VARIABLE = "ALM2VEC_TRUSTED_REPOS"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # safetensors only: unpickling runs whatever the file says.
+_CONFIGURATIONS = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 _FILES = ["*.json", "*.py", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md"]
 
 
@@ -95,7 +97,7 @@ def resolve(
         folder, commit = _download(model, revision, token, cache_dir, local_files_only)
     config = _check_config(model, folder)
     auto_map = config["auto_map"]
-    code = _code(model, folder, auto_map)
+    code = _code(model, folder, needed=[auto_map["AutoModel"], auto_map.get("AutoConfig")])
     checkpoint = ResolvedCheckpoint(model, folder, commit, config, auto_map["AutoModel"], code)
     logger.info("%s: folder %s, revision %s, runs %s", model, folder, commit or "none", checkpoint.code)
     return checkpoint
@@ -127,7 +129,7 @@ def _download(
 
 
 def _check_config(model: str, folder: Path) -> dict[str, Any]:
-    """What config.json says; refuses what is no model of this kind, and code from elsewhere."""
+    """What config.json says; refuses what is no model of this kind."""
     try:
         config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -137,29 +139,63 @@ def _check_config(model: str, folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{model}: config.json names no AutoModel class in auto_map, so this is not an ALM2Vec checkpoint"
         )
-    for name, target in auto_map.items():
-        for reference in target if isinstance(target, list) else [target]:
-            if isinstance(reference, str) and "--" in reference:
-                raise CheckpointError(
-                    f"{model}: auto_map[{name!r}] takes its code from another repository ({reference}), "
-                    "which was not named and is not trusted"
-                )
     return config  # type: ignore[no-any-return]
 
 
-def _code(model: str, folder: Path, auto_map: dict[str, Any]) -> dict[str, str]:
-    """The files that the classes in `auto_map` are made of, by name, with their SHA-256."""
+def _code(model: str, folder: Path, needed: Collection[str]) -> dict[str, str]:
+    """The files that the classes in any `auto_map` are made of, by name, with their SHA-256.
+
+    A model's code may load the tokenizer or processor that lies beside it, whose classes other files name.
+
+    Raises:
+        CheckpointError: a class that comes from another repository, or code that cannot be read.
+    """
     from transformers.dynamic_module_utils import get_relative_import_files
 
     digests = {}
-    for name in ("AutoConfig", "AutoModel"):
-        target = auto_map.get(name)
-        if not isinstance(target, str):
-            continue
-        module = folder / f"{target.split('.')[0]}.py"
-        try:
-            for file in [module, *map(Path, get_relative_import_files(str(module)))]:
-                digests[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError as error:
-            raise CheckpointError(f"{model}: auto_map names {target}, but its code cannot be read ({error})") from error
+    for file in _CONFIGURATIONS:
+        for reference in _references(model, folder / file):
+            if "--" in reference:
+                raise CheckpointError(
+                    f"{model}: auto_map in {file} takes its code from another repository ({reference}), which was not "
+                    "named and is not trusted"
+                )
+            module = folder / f"{reference.split('.')[0]}.py"
+            if not module.is_file() and reference not in needed:
+                continue  # a processor, say, that is not part of this checkpoint
+            try:
+                for source in [module, *map(Path, get_relative_import_files(str(module)))]:
+                    digests[source.name] = hashlib.sha256(source.read_bytes()).hexdigest()
+            except (OSError, UnicodeDecodeError) as error:
+                raise CheckpointError(
+                    f"{model}: {file} names {reference}, but its code cannot be read ({error})"
+                ) from error
     return dict(sorted(digests.items()))
+
+
+def _references(model: str, file: Path) -> list[str]:
+    """All that the `auto_map`s in a JSON file name, however deep."""
+    if not file.is_file():
+        return []
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{model}: {file.name} cannot be read ({error})") from error
+    found: list[str] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, list):
+            for one in value:
+                visit(one)
+        elif isinstance(value, dict):
+            auto_map = value.get("auto_map")
+            if isinstance(auto_map, dict):
+                targets = [
+                    t for target in auto_map.values() for t in (target if isinstance(target, list) else [target])
+                ]
+                found.extend(target for target in targets if isinstance(target, str))
+            for one in value.values():
+                visit(one)
+
+    visit(content)
+    return found

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..errors import CheckpointError
 from .construction import Constructed
+from .naming import SAMPLE, hushed, values
+from .precision import is_plain
 from .weights import StoredWeights
-
-_SAMPLE = 4096
-"""Values of each tensor that "fast" compares: 16 KiB in float32."""
 
 _SHOWN = 5
 
@@ -35,10 +36,11 @@ def verify_loaded(
     model: nn.Module,
     stored: StoredWeights,
     constructed: Constructed,
+    construct: Callable[[], Constructed],
     *,
     missing: frozenset[str],
     full: bool,
-    comparable: bool,
+    quantized: bool,
 ) -> Findings:
     """See that every tensor has a finite value and that the files and the model hold the same ones.
 
@@ -46,10 +48,11 @@ def verify_loaded(
         name: of the checkpoint, for messages.
         model: as transformers loaded it.
         stored: the files.
-        constructed: by a run of the constructor outside transformers' loader.
+        constructed: what the constructor computed while it was loaded.
+        construct: runs the constructor once more, outside transformers' loader.
         missing: the names that transformers found in no file, under any name that it knows for them.
         full: look at every value; else at a sample of each tensor.
-        comparable: False where the model's tensors are not the files' (quantised weights).
+        quantized: some tensors are of a quantisation library's types; their values are not looked at.
 
     Raises:
         CheckpointError: a tensor that is missing, without values, or not finite; a buffer that is in no file and is
@@ -58,44 +61,49 @@ def verify_loaded(
     no_meta(name, model)
     checks = ["every tensor has a value"]
     warnings = []
-    if comparable:
-        known = set(model.state_dict(keep_vars=True))
-        renamed = _nothing_missing(name, model, stored, known, missing)
-        checks.append("every parameter is in the files")
-        if renamed:
-            warnings.append(
-                f"{len(renamed)} parameters are stored under names that transformers translates and were not compared, "
-                f"such as {_some(renamed)}"
-            )
-        if unused := sorted(set(stored.tensors) - known):
-            warnings.append(f"{len(unused)} tensors in the files are not used by the model: {_some(unused)}")
-    else:
-        warnings.append("the values in memory were not compared with the files: they are quantised")
-    _finite(name, _tensors(model), stored, full=full)
+    known = set(model.state_dict(keep_vars=True))
+    if made := _nothing_missing(name, model, stored, missing):
+        warnings.append(
+            f"{len(made)} parameters were made by transformers from others in the files and were not compared: "
+            f"{_some(made)}"
+        )
+    checks.append("every parameter is in the files" + (", or made from what is" if made else ""))
+    if unused := sorted(set(stored.tensors) - known):
+        warnings.append(f"{len(unused)} tensors in the files are not used by the model: {_some(unused)}")
+    tensors = _tensors(model, plain=quantized)
+    _finite(name, model, tensors, stored, full=full)
+    # Now, since calls may change them.
+    _equal(name, {path: tensors[path] for path, _ in model.named_buffers() if path in tensors}, stored, full=full)
     checks.append(f"{_extent(full)} is finite")
-    _buffers_as_constructed(name, model, constructed)
-    if constructed.not_stored:
-        checks.append(f"{len(constructed.not_stored)} buffers that are not stored equal the constructor's")
+    computed = frozenset(constructed.buffers) - frozenset(stored.tensors) | constructed.not_stored
+    if scratch := _buffers_as_constructed(name, model, constructed, computed, construct):
+        warnings.append(f"{len(scratch)} buffers are not stored and are never the same twice: {_some(scratch)}")
+    elif computed:
+        checks.append(f"{len(computed)} buffers that are not stored equal the constructor's")
     return Findings(tuple(checks), tuple(warnings))
 
 
-def verify_placed(name: str, model: nn.Module, stored: StoredWeights, *, full: bool) -> str:
-    """See that what is in memory, on its device and in its dtype, is what the files hold.
+def verify_placed(name: str, model: nn.Module, stored: StoredWeights, *, full: bool, quantized: bool) -> Findings:
+    """See that the parameters in memory, on their device and in their dtype, are what the files hold.
 
     Args:
         name: of the checkpoint, for messages.
         model: on any device, in any precision.
         stored: the files; their values are compared after the same cast.
         full: compare every value; else a sample of each tensor.
-
-    Returns:
-        What was checked, in words.
+        quantized: some tensors are of a quantisation library's types; these are not compared, and that is said.
 
     Raises:
         CheckpointError: a value that is not the file's.
     """
-    _equal(name, _tensors(model), stored, full=full)
-    return f"{_extent(full)} equals the file's, after the cast"
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    tensors = {path: tensor for path, tensor in _tensors(model, plain=quantized).items() if path in parameters}
+    _equal(name, tensors, stored, full=full)
+    warnings = []
+    if aside := sorted((set(parameters) & set(stored.tensors)) - set(tensors)):
+        warnings.append(f"{len(aside)} quantised tensors were not compared with the files, such as {_some(aside)}")
+    others = " that is not quantised" if quantized else ""
+    return Findings((f"{_extent(full)}{others} equals the file's, after the cast",), tuple(warnings))
 
 
 def verify_mode(name: str, model: nn.Module) -> None:
@@ -118,6 +126,8 @@ def attention_of(model: nn.Module) -> tuple[dict[str, str], list[str]]:
             found[path or "(itself)"] = str(implementation)
     # The remote class itself often only holds the others.
     inner = {path: value for path, value in found.items() if path != "(itself)"}
+    if not inner and any("attention" in type(module).__name__.lower() for module in model.modules()):
+        inner = found
     eager = sorted(path for path, value in inner.items() if value == "eager")
     warnings = [f"{path} runs eager attention, which is slower than SDPA and gives the same vectors" for path in eager]
     return found, warnings
@@ -127,49 +137,59 @@ def no_meta(name: str, model: nn.Module) -> None:
     """Raise CheckpointError if a tensor is on the meta device, where nothing has a value."""
     for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
+            places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+            if places & {"cpu", "disk"}:
+                raise CheckpointError(
+                    f"{name}: device_map put {path} off the device ({', '.join(sorted(places))}), where it cannot be "
+                    "verified: give the model a device with room for all of it, or quantise it"
+                )
             raise CheckpointError(
                 f"{name}: {path} was never given a value (it is on the meta device); no file of the checkpoint holds it"
             )
 
 
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+def _tensors(model: nn.Module, *, plain: bool = False) -> dict[str, torch.Tensor]:
+    """What a checkpoint of the model holds, by name; if `plain`, only that whose values can be read."""
+    tensors: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
+    return {path: tensor for path, tensor in tensors.items() if not plain or is_plain(tensor)}
 
 
 def _extent(full: bool) -> str:
-    return "every value" if full else f"a sample of {_SAMPLE} values of each tensor"
+    return "every value" if full else f"a sample of {SAMPLE} values of each tensor"
 
 
-def _values(tensor: torch.Tensor, full: bool) -> torch.Tensor:
-    """What is looked at of a tensor: all of it, or values at equal distances."""
-    flat = tensor.detach().reshape(-1)
-    return flat if full else flat[:: max(1, flat.numel() // _SAMPLE)]
-
-
-def _finite(name: str, tensors: dict[str, torch.Tensor], stored: StoredWeights, *, full: bool) -> None:
+def _finite(
+    name: str, model: nn.Module, tensors: dict[str, torch.Tensor], stored: StoredWeights, *, full: bool
+) -> None:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for path, tensor in tensors.items():
-        # What the code computes may be infinite on purpose, as masks are.
-        if path in stored.tensors and tensor.is_floating_point() and not torch.isfinite(_values(tensor, full)).all():
-            raise CheckpointError(
-                f"{name}: {path} holds NaN or infinity, from {stored.tensors[path].file}: the file is damaged, "
-                "fetch it again"
-            )
+        # What the code computes is its own business, and stored masks may be infinite on purpose.
+        if path not in stored.tensors or not tensor.is_floating_point():
+            continue
+        seen = values(tensor, full=full)
+        wrong = not torch.isfinite(seen).all() if path in parameters else torch.isnan(seen).any()
+        if not wrong:
+            continue
+        file = stored.tensors[path].file
+        if torch.isfinite(stored.tensor(path)).all():
+            raise CheckpointError(_not_the_files(name, path, file))
+        raise CheckpointError(f"{name}: {path} holds NaN or infinity, from {file}: the file is damaged, fetch it again")
 
 
-def _nothing_missing(
-    name: str, model: nn.Module, stored: StoredWeights, known: set[str], missing: frozenset[str]
-) -> list[str]:
+def _nothing_missing(name: str, model: nn.Module, stored: StoredWeights, missing: frozenset[str]) -> list[str]:
     """Every parameter is in the files, itself or under the name of one that it shares memory with.
 
     Returns:
-        Those that transformers found there under another name.
+        Those that transformers made from others in the files, and that cannot be found there.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     in_files = {id(parameters[path]) for path in parameters if path in stored.tensors}
     elsewhere = sorted(path for path, parameter in parameters.items() if id(parameter) not in in_files)
-    gone = [path for path in elsewhere if path in missing]
+    # Classes may tell transformers to be silent about what is missing. It is missing all the same.
+    silent = hushed(model)
+    gone = [path for path in elsewhere if path in missing or any(pattern.search(path) for pattern in silent)]
     if gone:
-        unused = sorted(set(stored.tensors) - known)
+        unused = sorted(set(stored.tensors) - set(model.state_dict(keep_vars=True)))
         hint = f" The files hold {len(unused)} that the model does not know: {_some(unused)}." if unused else ""
         raise CheckpointError(
             f"{name}: {len(gone)} parameters are in no file of the checkpoint, and would have random values: "
@@ -188,24 +208,47 @@ def _equal(name: str, tensors: dict[str, torch.Tensor], stored: StoredWeights, *
                 f"{name}: {entry.name} has shape {tuple(tensor.shape)} in the model and {entry.shape} in {entry.file}: "
                 "config.json and the weights do not belong together"
             )
-        mine, theirs = _values(tensor, full), _values(value, full)
+        mine, theirs = values(tensor, full=full), values(value, full=full)
         if not torch.equal(mine, theirs.to(mine.device, mine.dtype)):
-            raise CheckpointError(
-                f"{name}: {entry.name} in memory is not what {entry.file} holds: the model's code or transformers "
-                "changed it while loading; use the transformers version that the checkpoint was written for"
-            )
+            raise CheckpointError(_not_the_files(name, entry.name, entry.file))
 
 
-def _buffers_as_constructed(name: str, model: nn.Module, constructed: Constructed) -> None:
-    buffers = dict(model.named_buffers())
-    for path in sorted(constructed.not_stored):
-        expected = constructed.buffers[path]
-        actual = buffers.get(path)
-        if actual is None or not torch.equal(actual.to(expected.device, expected.dtype), expected):
+def _not_the_files(name: str, path: str, file: Path) -> str:
+    return (
+        f"{name}: {path} in memory is not what {file} holds: the model's code or transformers changed it while "
+        "loading; use the transformers version that the checkpoint was written for"
+    )
+
+
+def _buffers_as_constructed(
+    name: str, model: nn.Module, first: Constructed, computed: frozenset[str], construct: Callable[[], Constructed]
+) -> list[str]:
+    """Compare the buffers that no file holds with those of another run of the constructor, by itself.
+
+    Returns:
+        Those that come out otherwise in each run, as scratch space does, and so can be compared with the first only.
+    """
+    actual, again = dict(model.named_buffers()), construct()
+    different = [path for path in sorted(computed) if not _alike(actual.get(path), again.buffers.get(path))]
+    if not different:
+        return []
+    third = construct()
+    for path in different:
+        if _alike(again.buffers.get(path), third.buffers.get(path)) or not _alike(
+            actual.get(path), first.buffers[path]
+        ):
             raise CheckpointError(
                 f"{name}: the buffer {path} is not what the model's constructor makes it, and no file holds it: the "
                 "vectors would be wrong; use the transformers version that the checkpoint was written for"
             )
+    return different
+
+
+def _alike(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    moved = one.to(other.device, other.dtype)
+    return moved.shape == other.shape and bool(((moved == other) | ((moved != moved) & (other != other))).all())
 
 
 def _some(names: list[str]) -> str:

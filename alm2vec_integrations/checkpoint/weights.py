@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -44,24 +51,65 @@ class StoredWeights:
 
     def __init__(self, folder: Path) -> None:
         self.tensors: dict[str, StoredTensor] = {}
-        for file in _files(folder):
+        self._called: dict[str, str] = {}
+        self._files = _files(folder)
+        for file in self._files:
             self._read_header(file)
         self._check_index(folder)
 
     @property
-    def widest_dtype(self) -> torch.dtype:
-        """The floating-point dtype that holds all stored values exactly."""
-        dtypes = {tensor.dtype for tensor in self.tensors.values() if tensor.dtype is not None}
-        if len(dtypes) == 1:
-            return dtypes.pop()
-        return torch.float64 if torch.float64 in dtypes else torch.float32
+    def main_dtype(self) -> torch.dtype:
+        """The floating-point dtype that most bytes are stored in; float32 if none is."""
+        size: Counter[torch.dtype] = Counter()
+        for tensor in self.tensors.values():
+            if tensor.dtype is not None:
+                size[tensor.dtype] += math.prod(tensor.shape) * tensor.dtype.itemsize
+        return size.most_common(1)[0][0] if size else torch.float32
+
+    def dtype(self, name: str) -> torch.dtype | None:
+        """Of one tensor; None if it is not stored or not floating point."""
+        return self.tensors[name].dtype if name in self.tensors else None
+
+    def call(self, names: Mapping[str, str]) -> None:
+        """From here on, call the tensors that the files name by the keys by the values."""
+        for stored, name in names.items():
+            self.tensors[name] = replace(self.tensors.pop(stored), name=name)
+            self._called[stored] = name
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor on the CPU, backed by its file."""
+        entry = self.tensors[name]
+        stored = next((old for old, new in self._called.items() if new == name), name)
+        with safe_open(entry.file, framework="pt", device="cpu") as opened:
+            value: torch.Tensor = opened.get_tensor(stored)
+        return value
 
     def read(self) -> Iterator[tuple[StoredTensor, torch.Tensor]]:
         """Every tensor on the CPU, one at a time, file by file; backed by the file until it is written to."""
-        for file in sorted({tensor.file for tensor in self.tensors.values()}):
+        for file in self._files:
             with safe_open(file, framework="pt", device="cpu") as opened:
                 for name in opened.keys():  # noqa: SIM118 - not a dict
-                    yield self.tensors[name], opened.get_tensor(name)
+                    yield self.tensors[self._called.get(name, name)], opened.get_tensor(name)
+
+    def check_digests(self) -> int:
+        """Compare the files that the hub's cache names by their SHA-256 with that name.
+
+        Returns:
+            How many were compared; files in other folders carry no digest.
+
+        Raises:
+            CheckpointError: a file is not what the hub holds.
+        """
+        promised = {file: file.resolve() for file in self._files}
+        promised = {f: blob for f, blob in promised.items() if _SHA256.fullmatch(blob.name)}
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as threads:
+            for (file, blob), digest in zip(promised.items(), threads.map(_sha256, promised.values()), strict=True):
+                if digest != blob.name:
+                    raise CheckpointError(
+                        f"{file}: its bytes are not those that the hub holds (their SHA-256 is {digest}): delete "
+                        f"{blob} and fetch it again"
+                    )
+        return len(promised)
 
     def _read_header(self, file: Path) -> None:
         try:
@@ -77,7 +125,7 @@ class StoredWeights:
 
     def _check_index(self, folder: Path) -> None:
         index = folder / "model.safetensors.index.json"
-        if not index.is_file():
+        if self._files == [folder / "model.safetensors"]:
             return
         absent = sorted(set(_weight_map(index)) - set(self.tensors))
         if absent:
@@ -89,10 +137,9 @@ class StoredWeights:
 
 def _files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    files = [folder / "model.safetensors"]  # comes before an index, as in transformers
+    if not files[0].is_file() and index.is_file():
         files = sorted({folder / name for name in _weight_map(index).values()})
-    else:
-        files = [folder / "model.safetensors"]
     for file in files:
         if not file.is_file():
             others = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{suffix}"))
@@ -103,7 +150,14 @@ def _files(folder: Path) -> list[Path]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index}: cannot be read as an index of shards ({error!r})") from error
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{index}: its weight_map does not name a file for each tensor; fetch it again")
     return weight_map
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -23,9 +23,10 @@ from pydantic import (
 )
 
 from ..checkpoint.configuration import Verify
+from ..clips import AudioClip
 from ..encoder import ALM2VecEncoder, Encoder
 from ..errors import InputError
-from ..inputs import AudioClip, AudioText, Item, as_clip
+from ..inputs import AudioText, Item, as_clip
 from ..instructions import Task
 from ..planning import Batching
 

@@ -39,6 +39,20 @@ WITH_ITEM = """
         self.register_buffer("{window}", torch.hann_window(400), persistent=False)
 """
 
+NOT_KEPT = """
+        pass
+
+    @property
+    def {filterbank}(self):
+        centres = torch.arange(16.0) * (200 / 15)
+        bins = torch.arange(201.0)
+        return (1 - (bins[:, None] - centres[None]).abs() / 20).clamp(min=0)
+
+    @property
+    def {window}(self):
+        return torch.hann_window(400)
+"""
+
 CODE = """
 import wave
 import numpy as np
@@ -195,7 +209,7 @@ def write(folder: Path, member: Member) -> Path:
     """The member's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
-        "front_end": PURE_TORCH, "class_body": "", "constructor": POST_INIT, "methods": "", "returned": "vectors",
+        "front_end": NOT_KEPT, "class_body": "", "constructor": POST_INIT, "methods": "", "returned": "vectors",
         "batch": "", "stage": "front_end", "filterbank": "filterbank", "window": "window", **(member.code or {}),
     }  # fmt: skip
     names = {key: parts[key] for key in ("stage", "filterbank", "window")}
@@ -237,13 +251,24 @@ def _flip(folder: Path) -> None:
     _rewrite(folder, lambda tensors: tensors["encoder.weight"].view(torch.uint8)[3, 2:4].fill_(0xFF))
 
 
+def _only_the_head(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["lm_head.weight"] = tensors.pop("decoder.embed_tokens.weight")
+
+
 def _pickle(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(weights(), folder / "pytorch_model.bin")
 
 
 FAMILY = {
-    "pure-torch filterbank, not stored": Member("filterbank and window in non-persistent buffers, in torch alone"),
+    "pure-torch filterbank, not stored": Member(
+        "filterbank and window in non-persistent buffers, in torch alone", {"front_end": PURE_TORCH}
+    ),
+    "filterbank in a buffer that is not stored": Member(
+        "buffers that are persistent, and that the file leaves out",
+        {"front_end": PURE_TORCH.replace(", persistent=False", "")},
+        warns="4 buffers are in no file|2 buffers are in no file",
+    ),
     "filterbank with .item()": Member("its constructor asks a tensor for a number", {"front_end": WITH_ITEM}),
     "no post_init": Member("the constructor does not call post_init", {"constructor": ""}),
     "list of tied keys, tying omitted": Member(
@@ -258,13 +283,21 @@ FAMILY = {
         {"tie_word_embeddings": True},
         warns=r"lm_head\.weight is not stored",
     ),
+    "list of tied keys, only the head": Member(
+        "the same, and what is stored is the head, not the embedding",
+        {"class_body": LIST_TIED, "constructor": HEAD, "methods": OUTPUT},
+        {"tie_word_embeddings": True},
+        spoil=lambda folder: _rewrite(folder, _only_the_head),
+        warns=r"the input embedding is not stored",
+    ),
     "decoder's own dtype": Member(
         "a nested configuration says float32, bfloat16 is asked for",
         config={"text_config": text_config(dtype="float32", torch_dtype="float32")},
         dtype="bfloat16",
     ),
     "front-end by other names": Member(
-        "nothing in it is called what one expects", {"stage": "ears", "filterbank": "fb", "window": "w"}
+        "nothing in it is called what one expects",
+        {"front_end": PURE_TORCH, "stage": "ears", "filterbank": "fb", "window": "w"},
     ),
     "missing tensor": Member(
         "encoder.weight is in no file",
@@ -298,6 +331,7 @@ FAMILY = {
     "depends on batch-mates": Member("the loudest clip of a batch decides for all", {"batch": BATCH_FLOOR}),
     "code in another repository": Member(
         "auto_map points elsewhere",
+        {"class_body": "    # transformers would find this class by that of another member\n"},
         config={"auto_map": {"AutoConfig": "modeling_family.FamilyConfig", "AutoModel": "other/repo--m.Model"}},
         refused=r"another repository \(other/repo--m\.Model\)",
     ),
@@ -326,6 +360,7 @@ def stock(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """The model as the card loads it: transformers' AutoModel, nothing else."""
     import transformers
 
+    torch.manual_seed(0)  # for what it makes up
     name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     return transformers.AutoModel.from_pretrained(folder, trust_remote_code=True, **{name: dtype}).eval()
 
@@ -352,6 +387,11 @@ def our_vectors(encoder: Any, sounds: list[str]) -> np.ndarray:
 def recorded() -> np.ndarray:
     """What stock transformers 4.52.4 gives for the first member: float32 [4, 32]."""
     return np.array(json.loads(RECORDED.read_text())["vectors"], dtype=np.float32)
+
+
+def stock_verdict(folder: Path, member: Member, sounds: list[str]) -> str:
+    """What stock transformers makes of a member. Uninitialised memory should be filled with NaN meanwhile."""
+    return verdict(lambda: card_vectors(stock(folder, getattr(torch, member.dtype)), sounds))
 
 
 def verdict(make: Callable[[], np.ndarray]) -> str:
@@ -382,9 +422,8 @@ def table() -> dict[str, list[str]]:
         sounds = write_sounds(Path(place))
         for number, (name, member) in enumerate(FAMILY.items()):
             folder = write(Path(place) / f"member{number}", member)
-            dtype = getattr(torch, member.dtype)
             rows[name] = [
-                verdict(lambda f=folder, d=dtype: card_vectors(stock(f, d), sounds)),
+                stock_verdict(folder, member, sounds),
                 verdict(
                     lambda f=folder, d=member.dtype: our_vectors(
                         ALM2VecEncoder(f, trust_remote_code=True, dtype=d, device="cpu"), sounds

@@ -1,0 +1,237 @@
+"""Recordings that libsndfile reads: WAV and its kin, FLAC, OGG Vorbis and Opus, MP3, AIFF."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..clips import AudioClip
+from ..errors import AudioError
+from .recordings import BLOCK_FRAMES, Block
+
+_NOT_FOR_LIBSNDFILE = (1, 4)  # SF_ERR_UNRECOGNISED_FORMAT, SF_ERR_UNSUPPORTED_ENCODING
+
+# What libsndfile reports for a stream whose header does not say how long it is, and more than any file holds.
+_UNKNOWN_FRAMES = 2**48
+
+# What programs that write to a pipe leave in a header whose length they cannot know is near the largest that fits.
+_LENGTH_UNKNOWN = 0x7FFFF000
+_CUT_SHORT = re.compile(
+    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE
+)
+
+
+_MOST_PAGES_BYTES = 2**17
+"""Enough to hold the last page of an Ogg file, which is 64 KiB at most."""
+
+_MOST_FRAME_BYTES = 4096
+"""More than an MP3's frame has."""
+
+_MOST_TAG_BYTES = 2**16
+"""After an MP3's last frame: tags are smaller, another recording is larger."""
+
+_MP3_PREROLL_SECONDS = 1
+"""More than the bit reservoir of Layer III holds at its lowest bit rate."""
+
+
+class OtherReaderError(Exception):
+    """libsndfile cannot read all of the file; another reader may."""
+
+
+class SoundFileRecording:
+    """A file, opened by libsndfile; closed when the block ends. As `Recording`.
+
+    Args:
+        file: at its beginning; by descriptor if it is the clip's path.
+        clip: for messages.
+
+    Raises:
+        OtherReaderError: not a format of libsndfile's, or one whose length it does not know and so would cut.
+        AudioError: one of its formats, but damaged or cut short.
+    """
+
+    slack_seconds = 0.0
+
+    def __init__(self, file: Any, clip: AudioClip) -> None:
+        self._name = clip.name
+        mp3_is_whole, ogg = mp3_length_is_known(file), ogg_pages(file)
+        try:
+            # By descriptor where there is one: libsndfile then reads by itself, whatever bytes the path is made of.
+            self._file = _opened(os.dup(file.fileno()) if clip.path is not None else file)
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # libsndfile's own is a RuntimeError
+            detail = _detail(error)
+            if getattr(error, "code", None) in _NOT_FOR_LIBSNDFILE:
+                raise OtherReaderError(detail) from error
+            raise AudioError(
+                f"is damaged, and cannot be opened ({detail}): fetch or record it again", source=self._name
+            ) from error
+        try:
+            self._check_is_whole()
+            self._check_length_is_known(mp3_is_whole, ogg)
+        except BaseException:
+            self._file.close()
+            raise
+        self.rate: int = self._file.samplerate
+        self.channels: int = self._file.channels
+        self.frames: int = self._file.frames
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def blocks(self, start: int, stop: int) -> Iterator[Block]:
+        """The frames from `start` to `stop`, decoded block by block."""
+        # After a seek into an MP3 the first frames refer to bits that were not read.
+        preroll = min(start, self.rate * _MP3_PREROLL_SECONDS if self._file.format == "MP3" else 0)
+        try:
+            if self._file.can_seek():
+                self._file.seek(start - preroll)
+            else:  # GSM and the like, as telephony has them
+                preroll = start
+            for _ in self._read(preroll):
+                pass
+            yield from self._read(stop - start)
+        except (OSError, RuntimeError) as error:
+            raise AudioError(f"is damaged ({_detail(error)}): fetch or record it again", source=self._name) from error
+
+    def _read(self, frames: int) -> Iterator[Block]:
+        while frames > 0:
+            block: Block = self._file.read(min(frames, BLOCK_FRAMES), dtype="float32", always_2d=True)
+            if not len(block):
+                return
+            frames -= len(block)
+            yield block
+
+    def _check_length_is_known(self, mp3_is_whole: bool, ogg: OggPages | None) -> None:
+        """Raise OtherReaderError where libsndfile would stop at a guess, AudioError where an Ogg stream has no end."""
+        if self._file.format == "OGG" and ogg is not None:
+            if not ogg.ends:
+                raise AudioError(
+                    "is cut short: its last page does not end the stream: fetch it again, or, if this is all there is, "
+                    "convert it to FLAC",
+                    source=self._name,
+                )
+            if ogg.first_serial != ogg.last_serial:
+                raise OtherReaderError("an Ogg file of several streams one after the other")
+        if self._file.frames >= _UNKNOWN_FRAMES:
+            raise OtherReaderError("its header does not say how long it is")
+        if self._file.format == "MP3" and not mp3_is_whole:
+            raise OtherReaderError("an MP3 without a Xing header for all of it, which does not say how long it is")
+
+    def _check_is_whole(self) -> None:
+        """Raise AudioError if the file ends before its data does; libsndfile reads what is there and only logs it."""
+        for line in _CUT_SHORT.finditer(self._file.extra_info):
+            promised, there = int(line["promised"]), int(line["there"])
+            if there < promised < _LENGTH_UNKNOWN:
+                raise AudioError(
+                    f"is cut short: its header promises {promised} bytes of samples, {there} are there: fetch or "
+                    "record it again",
+                    source=self._name,
+                )
+
+
+def _detail(error: Exception) -> str:
+    said = str(getattr(error, "error_string", error))
+    return said.removeprefix("Error : ").strip().rstrip(".")
+
+
+def _opened(file: Any) -> Any:
+    """`soundfile.SoundFile`, but after reading it stays where it is.
+
+    soundfile seeks to that place after every read of a file that can seek. In an MP3 that is not the same: what is
+    read next begins with the glitch of a seek.
+    """
+    import soundfile
+
+    if not isinstance(file, int):
+        file = _Nameless(file)
+
+    class Sequential(soundfile.SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+        def can_seek(self) -> bool:
+            return bool(super().seekable())
+
+    return Sequential(file, closefd=True)
+
+
+class _Nameless:
+    """A file object whose name soundfile does not see; it would take "x.raw" for a format."""
+
+    def __init__(self, file: Any) -> None:
+        for method in ("read", "readinto", "seek", "tell"):
+            if hasattr(file, method):
+                setattr(self, method, getattr(file, method))
+
+
+def mp3_length_is_known(file: Any) -> bool:
+    """Whether an MP3's first frame is a Xing or Info header that counts all of the file's frames.
+
+    Without one, libsndfile guesses from the first frames' bit rate and stops at its guess. One that covers only the
+    beginning, as where files were joined, hides the rest.
+    """
+    file.seek(0, os.SEEK_END)
+    size = file.tell()
+    start = _after_id3(file)
+    file.seek(start)
+    head = file.read(4096)
+    file.seek(0)
+    place = max(head.find(b"Xing", 0, 512), head.find(b"Info", 0, 512))
+    if place < 0:
+        return False
+    flags, frames, length = struct.unpack(">III", head[place + 4 : place + 16])
+    if flags & 3 != 3 or frames == 0:
+        return False
+    file.seek(start + length)
+    after = file.read(3)
+    file.seek(0)
+    # More than the last frame, which some encoders do not count, and no tag that belongs to the end.
+    begins_anew = after == b"ID3" or (len(after) == 3 and after[0] == 0xFF and after[1] & 0xE0 == 0xE0)
+    left = size - start - length
+    return bool(left <= _MOST_TAG_BYTES and not (begins_anew and left > _MOST_FRAME_BYTES))
+
+
+@dataclass(frozen=True)
+class OggPages:
+    """What the first and the last page of an Ogg file say."""
+
+    first_serial: bytes
+    last_serial: bytes
+    ends: bool
+
+
+def ogg_pages(file: Any) -> OggPages | None:
+    """The file's pages; None if it is not Ogg."""
+    file.seek(0)
+    head = file.read(27)
+    if head[:4] != b"OggS" or len(head) < 27:
+        file.seek(0)
+        return None
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - _MOST_PAGES_BYTES))
+    tail = file.read(_MOST_PAGES_BYTES)
+    file.seek(0)
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < 27 or page[:4] != b"OggS":
+        return OggPages(head[14:18], head[14:18], ends=False)
+    whole = 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
+    return OggPages(head[14:18], page[14:18], ends=whole and bool(page[5] & 4))
+
+
+def _after_id3(file: Any) -> int:
+    """Where the ID3v2 tags end."""
+    place = 0
+    while True:
+        file.seek(place)
+        head = file.read(10)
+        if len(head) < 10 or head[:3] != b"ID3":
+            return place
+        a, b, c, d = head[6:10]
+        place += 10 + (a << 21 | b << 14 | c << 7 | d)

@@ -1,0 +1,125 @@
+"""Long recordings, and folders of them, as clips of a bounded length; known from headers alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..clips import AudioClip
+from ..errors import AudioError, InputError
+from .access import AccessPolicy
+from .decoding import measure
+from .limits import TRAINED_SECONDS
+from .recordings import AUDIO_SUFFIXES
+
+
+def segment(
+    source: AudioClip | str | os.PathLike[str],
+    *,
+    segment_seconds: float = TRAINED_SECONDS,
+    hop_seconds: float | None = None,
+    min_seconds: float = 1.0,
+    allowed_audio_roots: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
+    on_error: Callable[[AudioError], Any] | None = None,
+) -> Iterator[AudioClip]:
+    """Cut a recording, or every recording in a folder, into clips with times. Reads headers and decodes nothing.
+
+    Segments begin every `hop_seconds` and last `segment_seconds`, until one reaches the end. Nothing is left out: a
+    rest shorter than `min_seconds` lengthens the segment before it. The same recording gives the same segments, with
+    the same `AudioClip.id`, in every run.
+
+    Args:
+        source: a clip (of which the part that its times name is cut), a file, or a folder, which is walked in the order
+            of names with its subfolders; hidden files and files without the name of a recording are passed over.
+        segment_seconds: length of a segment; by default the longest that the model was trained on.
+        hop_seconds: from the beginning of one segment to that of the next; `segment_seconds` if None, less for overlap.
+        min_seconds: the shortest rest that is a segment of its own.
+        allowed_audio_roots: folders that a clip made by `AudioClip.from_reference` may point into.
+        on_error: called with the error of each recording in a folder that cannot be read; if None, it is raised.
+
+    Yields:
+        Clips of the source with `start_seconds` and `end_seconds`, in order of time.
+
+    Raises:
+        InputError: lengths that are not more than 0, or a hop that would leave gaps.
+        AudioError: a recording cannot be read.
+    """
+    hop = segment_seconds if hop_seconds is None else hop_seconds
+    for name, value in (("segment_seconds", segment_seconds), ("hop_seconds", hop), ("min_seconds", min_seconds)):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value <= 0:
+            raise InputError(f"{name} must be a number of seconds, more than 0, got {value!r}")
+    if hop > segment_seconds:
+        raise InputError(f"hop_seconds ({hop}) past segment_seconds ({segment_seconds}) would leave gaps")
+    if min_seconds > segment_seconds:
+        raise InputError(f"min_seconds ({min_seconds}) cannot be more than segment_seconds ({segment_seconds})")
+    if not isinstance(source, AudioClip):
+        if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
+            raise InputError(f"segment takes an AudioClip, a file or a folder, got {source!r}")
+        if not Path(source).is_dir():
+            source = AudioClip(source)
+    if on_error is not None and not callable(on_error):
+        raise InputError(f"on_error must be a function of one error, got {on_error!r}")
+    policy = AccessPolicy(allowed_audio_roots)
+    # A generator runs nothing before it is asked; arguments are checked now.
+    return _segments(source, policy, (segment_seconds, hop, min_seconds), on_error)
+
+
+def audio_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """The recordings in a folder and its subfolders, in the order of names; hidden files and linked folders left out.
+
+    Raises:
+        AudioError: a folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise AudioError(f"cannot be listed: {error.strerror or error}", source=os.fspath(folder)) from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from audio_files(entry.path)
+        elif Path(entry.name).suffix.lower() in AUDIO_SUFFIXES:
+            yield Path(entry.path)
+
+
+def _segments(
+    source: AudioClip | str | os.PathLike[str],
+    policy: AccessPolicy,
+    lengths: tuple[float, float, float],
+    on_error: Callable[[AudioError], Any] | None,
+) -> Iterator[AudioClip]:
+    if isinstance(source, AudioClip):
+        yield from _cut(source, policy, lengths)
+    else:
+        for path in audio_files(source):
+            try:
+                yield from _cut(AudioClip(path), policy, lengths)
+            except AudioError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+
+
+def _cut(clip: AudioClip, policy: AccessPolicy, lengths: tuple[float, float, float]) -> Iterator[AudioClip]:
+    segment_seconds, hop, shortest = lengths
+    extent = measure(clip, policy, whole=True)
+    first, last = extent.start / extent.rate, extent.stop / extent.rate
+    for number in itertools.count():
+        start, following = first + number * hop, first + (number + 1) * hop
+        if start + segment_seconds >= last or last - following < shortest:
+            yield _part(clip, start, last)
+            return
+        yield _part(clip, start, start + segment_seconds)
+
+
+def _part(clip: AudioClip, start: float, end: float) -> AudioClip:
+    # To the microsecond: half a sample at the highest rate, and short where it is written down.
+    return replace(clip, start_seconds=round(start, 6), end_seconds=round(end, 6))

@@ -1,0 +1,159 @@
+"""A micro-batch's audio on its way to the model: decoded by threads into WAV files, ahead of the forward pass."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
+from pathlib import Path
+
+from .audio.decoding import SAMPLING_RATE
+from .audio.workspace import workspace
+from .errors import ALM2VecError, InputError
+from .planning import Entry, MicroBatch
+
+logger = logging.getLogger(__name__)
+
+_MOST_AHEAD_BYTES = 256 * 2**20
+"""Of decoded audio that waits for the model, in all calls of a process together: 2.3 hours of it."""
+
+
+_SPARED_BYTES = 16 * 2**20
+"""Left free in the folder for temporary audio when decoding ahead."""
+
+
+class _Budget:
+    """Bytes that may be decoded before they are needed."""
+
+    def __init__(self, most: int) -> None:
+        self._mutex = threading.Lock()
+        self._left = most
+
+    def take(self, size: int) -> bool:
+        """Take `size` if it is there."""
+        with self._mutex:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        with self._mutex:
+            self._left += size
+
+
+_ahead = _Budget(_MOST_AHEAD_BYTES)
+
+
+class Handover:
+    """One micro-batch's files; none for text.
+
+    Args:
+        batch: what to decode.
+        executor: the threads.
+        write: decodes an entry's clip to a path, in one of the threads.
+        taken: bytes of the budget that are given back in the end.
+    """
+
+    def __init__(
+        self, batch: MicroBatch, executor: Executor, write: Callable[[Entry, str], None], *, taken: int = 0
+    ) -> None:
+        self.batch = batch
+        self._write = write
+        self._taken = taken
+        self._mutex = threading.Lock()
+        self._folder: Path | None = None
+        self._futures: dict[int, Future[None]] = {}
+        self._paths: dict[int, str] = {}
+        if batch.kind == "text":
+            return
+        try:
+            self._folder = workspace.new_folder()
+            for entry in batch.entries:
+                path = self._paths[entry.position] = str(self._folder / f"{entry.position}.wav")
+                self._futures[entry.position] = executor.submit(write, entry, path)
+        except BaseException:
+            self.close()
+            raise
+
+    def path(self, entry: Entry) -> str | None:
+        """The entry's file, once it is written; None for text.
+
+        What failed for want of room or memory while others were decoded too is done once more, by itself.
+
+        Raises:
+            InputError: the clip cannot be decoded.
+            MemoryError: nor is there memory for it alone.
+            ALM2VecError: nor room in the folder for temporary audio.
+        """
+        if entry.position not in self._futures:
+            return None
+        path = self._paths[entry.position]
+        try:
+            self._futures[entry.position].result()
+        except InputError:
+            raise
+        except (MemoryError, ALM2VecError) as error:
+            logger.warning("decoding again, by itself, what failed beside others: %s", error or type(error).__name__)
+            self.finish()
+            self._write(entry, path)
+        return path
+
+    def finish(self) -> None:
+        """Wait until no thread works for this batch."""
+        wait(self._futures.values())
+
+    def close(self, *, wait: bool = True) -> None:
+        """Stop decoding and remove the files: now, or if not `wait`, when the threads that write them are done."""
+        running = [future for future in self._futures.values() if not future.cancel() and not future.done()]
+        if wait:
+            for future in running:
+                future.exception()
+            self._remove()
+            return
+        left = len(running)
+        if not left:
+            self._remove()
+
+        def one_less(_: Future[None]) -> None:
+            nonlocal left
+            with self._mutex:
+                left -= 1
+                last = left == 0
+            if last:
+                self._remove()
+
+        for future in running:
+            future.add_done_callback(one_less)
+
+    def _remove(self) -> None:
+        with self._mutex:
+            folder, self._folder = self._folder, None
+            taken, self._taken = self._taken, 0
+        _ahead.give(taken)
+        if folder is not None:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+
+
+def ahead(batch: MicroBatch, executor: Executor, write: Callable[[Entry, str], None]) -> Handover | None:
+    """A handover that is not needed yet, or None if enough waits already."""
+    size = sum(round(2 * SAMPLING_RATE * entry.seconds) for entry in batch.entries)
+    # The batch whose turn it is comes first: a container's memory-backed folder may hold 64 MiB.
+    if 2 * size + _SPARED_BYTES > workspace.free_bytes():
+        return None
+    return Handover(batch, executor, write, taken=size) if _ahead.take(size) else None
+
+
+def _forget_after_fork() -> None:
+    global _ahead
+    _ahead = _Budget(_MOST_AHEAD_BYTES)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,177 @@
+"""`segment`: clips with times, from headers alone."""
+
+import itertools
+
+import numpy as np
+import pytest
+import sounds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alm2vec_integrations import AudioAccessError, AudioClip, AudioError, InputError, segment
+from alm2vec_integrations.audio.access import AccessPolicy
+from alm2vec_integrations.audio.decoding import decode
+
+
+def times(clips):
+    return [(clip.start_seconds, clip.end_seconds) for clip in clips]
+
+
+def silence(seconds, rate=1_000):
+    return AudioClip(np.zeros(round(seconds * rate), np.float32), sampling_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "keywords", "expected"),
+    [
+        (25, {"segment_seconds": 10}, [(0, 10), (10, 20), (20, 25)]),
+        (20, {"segment_seconds": 10}, [(0, 10), (10, 20)]),
+        (20.5, {"segment_seconds": 10}, [(0, 10), (10, 20.5)]),
+        (20.5, {"segment_seconds": 10, "min_seconds": 0.2}, [(0, 10), (10, 20), (20, 20.5)]),
+        (20, {"segment_seconds": 10, "hop_seconds": 5}, [(0, 10), (5, 15), (10, 20)]),
+        (21, {"segment_seconds": 10, "hop_seconds": 5}, [(0, 10), (5, 15), (10, 20), (15, 21)]),
+        (0.3, {"segment_seconds": 10}, [(0, 0.3)]),
+        (65, {}, [(0, 30), (30, 60), (60, 65)]),
+    ],
+)
+def test_where_the_cuts_are(seconds, keywords, expected):
+    """Every hop until one reaches the end; a short rest lengthens the last."""
+    assert times(segment(silence(seconds), **keywords)) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 200_000), st.floats(0.2, 60), st.floats(0.05, 1), st.floats(0.01, 1))
+def test_nothing_is_left_out_and_nothing_is_too_long(frames, length, hop_share, rest_share):
+    """Whatever the numbers: from the beginning to the end, without gaps, in order."""
+    seconds, hop, shortest = frames / 1_000, length * hop_share, length * rest_share
+    clip = silence(seconds)
+    cuts = times(itertools.islice(segment(clip, segment_seconds=length, hop_seconds=hop, min_seconds=shortest), 2000))
+    if len(cuts) == 2000:
+        return
+    assert cuts[0][0] == 0
+    assert cuts[-1][1] == pytest.approx(seconds, abs=1e-6)
+    for (start, end), (next_start, next_end) in itertools.pairwise(cuts):
+        assert start < next_start <= end + 1e-6
+        assert next_end >= end
+    assert all(end - start <= length + shortest + 1e-5 for start, end in cuts)
+    assert all(end - start >= min(shortest, seconds) - 1e-5 for start, end in cuts)
+
+
+def test_a_part_of_a_clip_is_cut_inside_it(tmp_path):
+    """And what else the clip says stays."""
+    path = sounds.write(tmp_path / "a.wav", sounds.noise(10.0))
+    digest = AudioClip(path).reference()[-16:]
+    clip = AudioClip(path, start_seconds=2, end_seconds=7, digest=digest)
+    parts = list(segment(clip, segment_seconds=2))
+    assert times(parts) == [(2, 4), (4, 6), (6, 7)]
+    assert all(part.path == str(path) and part.digest == digest for part in parts)
+
+
+def test_ids_are_the_same_in_every_run(tmp_path):
+    """By path and times; not by contents, so that an index is updated in place; UUIDs, which all stores take."""
+    import uuid
+
+    path = sounds.write(tmp_path / "a.wav", sounds.noise(3.0))
+    first = [clip.id for clip in segment(path, segment_seconds=1)]
+    sounds.write(path, sounds.noise(3.0, seed=9))
+    assert first == [clip.id for clip in segment(path, segment_seconds=1)]
+    assert len(set(first)) == 3
+    assert all(str(uuid.UUID(one)) == one for one in first)
+    assert AudioClip("a.wav", start_seconds=1, end_seconds=2).id == "c170d8a1-3263-573f-a6fe-2a01b1b69559"
+    assert AudioClip(b"abc").id == AudioClip(bytearray(b"abc")).id != AudioClip(b"abd").id
+    with pytest.raises(InputError, match="path or bytes"):
+        _ = silence(1).id
+
+
+def test_a_segment_is_what_was_cut(tmp_path):
+    """Decoded alone, it has the samples of the whole at its place."""
+    samples = sounds.noise(5.0)
+    path = sounds.write(tmp_path / "a.flac", samples)
+    whole = decode(AudioClip(path), AccessPolicy())
+    parts = [decode(clip, AccessPolicy()) for clip in segment(path, segment_seconds=1.7)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+class TestFolders:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name in ("b/2.wav", "a.FLAC", "b/1.wav", "c.wav"):
+            sounds.write(tmp_path / "x" / name, sounds.noise(2.5))
+        (tmp_path / "x" / "b" / "notes.txt").write_text("not a recording")
+        (tmp_path / "x" / ".hidden.wav").write_text("no")
+        return tmp_path / "x"
+
+    def test_all_recordings_in_the_order_of_names(self, folder):
+        """With subfolders, without what is hidden or has another name."""
+        found = [
+            clip.path.removeprefix(str(folder) + "/") for clip in segment(folder, segment_seconds=1, min_seconds=0.1)
+        ]
+        assert found == [name for name in ("a.FLAC", "b/1.wav", "b/2.wav", "c.wav") for _ in range(3)]
+
+    def test_one_file_is_opened_at_a_time(self, folder):
+        """The next when its turn comes: a folder of any size begins at once."""
+        stream = segment(folder, segment_seconds=1, min_seconds=0.1)
+        next(stream)
+        (folder / "c.wav").unlink()
+        (folder / "b" / "2.wav").write_text("broken meanwhile")
+        with pytest.raises(AudioError, match=r"2\.wav"):
+            list(stream)
+
+    def test_broken_ones_can_be_passed_over(self, folder):
+        """By someone who is told."""
+        (folder / "b" / "1.wav").write_text("not a recording")
+        errors = []
+        clips = list(segment(folder, segment_seconds=10, on_error=errors.append))
+        assert [error.source for error in errors] == [str(folder / "b" / "1.wav")]
+        assert len(clips) == 3
+
+    def test_links_to_folders_are_not_followed(self, folder):
+        """They may lead in circles."""
+        (folder / "circle").symlink_to(folder)
+        assert len(list(segment(folder, segment_seconds=10))) == 4
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"segment_seconds": 0}, "segment_seconds must be"),
+        ({"segment_seconds": float("nan")}, "segment_seconds must be"),
+        ({"segment_seconds": "30"}, "segment_seconds must be"),
+        ({"hop_seconds": -1}, "hop_seconds must be"),
+        ({"segment_seconds": 10, "hop_seconds": 11}, "would leave gaps"),
+        ({"segment_seconds": 0.5}, r"min_seconds \(1.0\) cannot be more"),
+    ],
+)
+def test_lengths_that_make_no_sense(keywords, message):
+    """Said at the call."""
+    with pytest.raises(InputError, match=message):
+        segment("x.wav", **keywords)
+
+
+@pytest.mark.parametrize("source", [5, None, b"abc", "", ["x.wav"], {"path": "x.wav"}])
+def test_what_cannot_be_cut(source):
+    """Said at the call too."""
+    with pytest.raises(InputError, match=r"segment takes an AudioClip, a file or a folder"):
+        segment(source)
+
+
+def test_an_error_handler_is_called():
+    """And so must be callable."""
+    with pytest.raises(InputError, match="on_error must be a function"):
+        segment("x", on_error=3)
+
+
+def test_references_need_roots(tmp_path):
+    """As everywhere."""
+    path = sounds.write(tmp_path / "a.wav", sounds.noise(3.0))
+    clip = AudioClip.from_reference(AudioClip(path).reference())
+    with pytest.raises(AudioAccessError, match="allowed_audio_roots"):
+        list(segment(clip, segment_seconds=1))
+    parts = list(segment(clip, segment_seconds=1, allowed_audio_roots=tmp_path))
+    assert all(part.is_reference for part in parts)
+
+
+def test_longer_than_one_clip_may_be(tmp_path):
+    """That is what it is for."""
+    path = sounds.write(tmp_path / "long.wav", np.zeros(7_300_000, np.float32), 1000, "PCM_U8")
+    assert len(list(segment(path, segment_seconds=60))) == 122

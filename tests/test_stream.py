@@ -1,0 +1,340 @@
+"""`encode_stream`: every item once, in order, in memory that does not grow; decoding ahead; running out of memory."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import fake_checkpoints
+import numpy as np
+import pytest
+import sounds
+import torch
+
+from alm2vec_integrations import ALM2VecEncoder, ALM2VecError, AudioClip, AudioText, Failure, InputError
+from alm2vec_integrations.audio.workspace import workspace
+
+
+def folders():
+    """Temporary audio of this process."""
+    own = workspace._folder
+    return [path for path in own.iterdir() if path.is_dir()] if own is not None and own.is_dir() else []
+
+
+def collect(encoder, items, **keywords):
+    keywords.setdefault("task", "document")
+    return list(encoder.encode_stream(items, **keywords))
+
+
+@pytest.fixture
+def small(fake):
+    """An encoder whose windows are of 16 items."""
+    with ALM2VecEncoder(fake, trust_remote_code=True, device="cpu", max_batch_items=2) as encoder:
+        fake_checkpoints.loaded(encoder)
+        yield encoder
+
+
+class TestResults:
+    def test_every_item_in_order(self, small, clips):
+        """Mixed kinds, over several windows: what `encode` gives, or a failure that names the item."""
+        good = [*map(AudioClip, clips), *(f"text {i}" for i in range(30)), AudioText("what?", AudioClip(clips[0]))]
+        broken = {5: AudioClip("missing.wav"), 17: "", 40: 3, 43: AudioClip(b"not audio")}
+        items = list(good)
+        for index, item in broken.items():
+            items.insert(index, item)
+        found = collect(small, iter(items))
+        assert [index for index, _ in found] == list(range(len(items)))
+        failures = {index: value for index, value in found if isinstance(value, Failure)}
+        assert set(failures) == set(broken)
+        assert all(failure.index == index and failure.reason for index, failure in failures.items())
+        assert failures[5].source == "missing.wav"
+        vectors = np.stack([value for _, value in found if not isinstance(value, Failure)])
+        np.testing.assert_array_equal(vectors, small.encode(good, task="document"))
+
+    def test_instruction_task_and_norm(self, small):
+        """As given, or the encoder's own."""
+        raw = dict(collect(small, ["a"], task="query", instruction="other", normalize=False))[0]
+        np.testing.assert_array_equal(raw, small.encode("a", task="query", instruction="other", normalize=False))
+        assert abs(np.linalg.norm(raw) - 1) > 0.01
+
+    @pytest.mark.parametrize("items", ["text", AudioClip("x.wav"), 3, None])
+    def test_one_item_is_not_a_stream(self, small, items):
+        """Said at the call, before anything is asked of the iterator."""
+        with pytest.raises(InputError, match="use encode for one item"):
+            small.encode_stream(items, task="document")
+
+    @pytest.mark.parametrize(
+        "wrong", [{"task": "other"}, {"task": "other", "instruction": "x"}, {"instruction": ["a"]}, {"normalize": 1}]
+    )
+    def test_wrong_arguments(self, small, wrong):
+        """Said at the call too."""
+        with pytest.raises(InputError):
+            small.encode_stream(["a"], **{"task": "query", **wrong})
+
+    def test_nothing(self, small):
+        """Gives nothing."""
+        assert collect(small, []) == []
+
+
+class TestFlow:
+    def test_reads_no_more_than_it_says(self, small):
+        """Two windows ahead of what was yielded."""
+        read = 0
+
+        def items():
+            nonlocal read
+            for i in range(200):
+                read += 1
+                yield f"text {i}"
+
+        for index, _ in small.encode_stream(items(), task="query"):
+            assert read <= (index // 16 + 2) * 16
+        assert read == 200
+
+    def test_an_error_of_the_source_comes_last(self, small):
+        """What it gave before is not lost."""
+
+        def items():
+            yield from ("a", "b", "c")
+            raise ConnectionError("the database went away")
+
+        stream = small.encode_stream(items(), task="query")
+        assert [next(stream)[0] for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(ConnectionError, match="went away"):
+            next(stream)
+
+    def test_a_model_that_fails(self, small, clips):
+        """Is no item's fault: raised, and nothing of the audio that was decoded stays behind."""
+
+        def fail(model, keywords):
+            raise RuntimeError("the model broke")
+
+        fake_checkpoints.on_encode = fail
+        with pytest.raises(RuntimeError, match="the model broke"):
+            collect(small, [AudioClip(clip) for clip in clips * 5])
+        assert folders() == []
+
+    def test_a_stream_that_is_left(self, small, clips):
+        """Leaves nothing behind."""
+        for index, _ in small.encode_stream((AudioClip(clips[i % 10]) for i in range(500)), task="query"):
+            if index == 20:
+                break
+        deadline = time.monotonic() + 10
+        while folders() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert folders() == []
+
+    def test_audio_is_decoded_while_the_model_works(self, small, clips, monkeypatch):
+        """The next batches' files are being written during a forward pass, and no more than those."""
+        from alm2vec_integrations import runtime
+
+        decoded, reached, real = [], threading.Event(), runtime.decode
+
+        def decode(clip, policy):
+            samples = real(clip, policy)
+            decoded.append(clip)
+            if len(decoded) >= 4:
+                reached.set()
+            return samples
+
+        most = 0
+
+        def wait_for_others(model, keywords):
+            nonlocal most
+            if len(fake_checkpoints.calls) == 1:
+                assert reached.wait(10), "nothing was decoded during the forward pass"
+                time.sleep(0.2)
+            most = max(most, len(decoded) - 2 * (len(fake_checkpoints.calls) - 1))
+
+        monkeypatch.setattr(runtime, "decode", decode)
+        fake_checkpoints.on_encode = wait_for_others
+        small.encode([AudioClip(clip) for clip in clips * 3], task="document")
+        assert most <= 2 * (1 + runtime._BATCHES_AHEAD + 1)
+        assert len(decoded) == 30
+
+    def test_no_more_than_the_budget_is_ahead(self, small, clips, monkeypatch):
+        """Nothing where there is none; and what was taken is given back."""
+        from alm2vec_integrations import handover, runtime
+
+        decoded, most, real = [], 0, runtime.decode
+        monkeypatch.setattr(runtime, "decode", lambda clip, policy: decoded.append(clip) or real(clip, policy))
+
+        def look(model, keywords):
+            nonlocal most
+            time.sleep(0.02)
+            most = max(most, len(decoded) - 2 * (len(fake_checkpoints.calls) - 1))
+
+        fake_checkpoints.on_encode = look
+        monkeypatch.setattr(handover, "_ahead", handover._Budget(0))
+        small.encode([AudioClip(clip) for clip in clips], task="document")
+        assert most == 2
+        budget = handover._Budget(10**9)
+        fake_checkpoints.calls.clear()
+        decoded.clear()
+        monkeypatch.setattr(handover, "_ahead", budget)
+        small.encode([AudioClip(clip) for clip in clips], task="document")
+        assert most > 2
+        collect(small, [AudioClip(clip) for clip in clips] * 5)
+        small.encode_partial([AudioClip("missing.wav"), AudioClip(clips[0])], task="query")
+        assert budget._left == 10**9
+
+    def test_little_room_for_temporary_audio(self, small, clips, monkeypatch):
+        """A container's memory-backed folder is small: nothing is decoded ahead into room that is needed now."""
+        from alm2vec_integrations import handover
+
+        monkeypatch.setattr(workspace, "free_bytes", lambda: 1000)
+        started, real = [], handover.Handover
+        monkeypatch.setattr(handover, "Handover", lambda *a, **k: started.append(1) or real(*a, **k))
+        assert len(collect(small, [AudioClip(clip) for clip in clips] * 5)) == 50
+        assert started == []
+
+    @pytest.mark.parametrize("error", [MemoryError(), ALM2VecError("no room")])
+    def test_what_failed_beside_others_is_done_again_alone(self, small, clips, monkeypatch, caplog, error):
+        """Memory or room that ran out while others were decoded is no item's fault."""
+        from alm2vec_integrations import runtime
+
+        failed, real = set(), runtime.decode
+
+        def short(clip, policy):
+            if clip.path not in failed:
+                failed.add(clip.path)
+                raise error
+            return real(clip, policy)
+
+        items = [AudioClip(clip) for clip in clips]
+        expected = small.encode(items, task="query")
+        monkeypatch.setattr(runtime, "decode", short)
+        found = collect(small, items, task="query")
+        np.testing.assert_array_equal(np.stack([vector for _, vector in found]), expected)
+        assert "decoding again, by itself" in caplog.text
+
+    def test_what_cannot_be_decoded_even_alone(self, small, clips, monkeypatch):
+        """For want of memory: that item fails, with what to do."""
+        from alm2vec_integrations import runtime
+
+        real = runtime.decode
+
+        def short(clip, policy):
+            if clip.path == str(clips[3]):
+                raise MemoryError
+            return real(clip, policy)
+
+        monkeypatch.setattr(runtime, "decode", short)
+        result = small.encode_partial([AudioClip(clip) for clip in clips], task="query")
+        assert [failure.index for failure in result.failures] == [3]
+        assert "not enough memory to decode it" in result.failures[0].reason
+        assert "segment" in result.failures[0].reason
+
+
+class TestOutOfMemory:
+    @pytest.fixture
+    def short_of_memory(self, small, caplog):
+        """A model that has room for 3 s of padded audio and 40 characters, and says otherwise in torch's words."""
+        sizes = []
+
+        def room(model, keywords):
+            items = len(keywords.get("audio") or keywords["text"])
+            if "audio" in keywords:
+                longest = max(Path(path).stat().st_size for path in keywords["audio"]) / 32_000
+            else:
+                longest = max(map(len, keywords["text"])) * 3 / 40
+            sizes.append(items * longest)
+            if items * longest > 3.01:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+        fake_checkpoints.on_encode = room
+        return sizes
+
+    def test_nothing_is_lost(self, fake, clips, short_of_memory, caplog):
+        """Halves until it fits, in order, said in the log; what has been learnt is not tried again."""
+        with ALM2VecEncoder(fake, trust_remote_code=True, device="cpu", max_batch_items=32) as encoder:
+            items = [*map(AudioClip, clips), *(f"text number {i}" for i in range(10))]
+            found = encoder.encode(items, task="document")
+            assert any(size > 3.01 for size in short_of_memory)
+            assert "ran out of memory with 10 items; trying again in halves" in caplog.text
+            tried = len(short_of_memory)
+            again = encoder.encode(items, task="document")
+            assert all(size <= 3.01 for size in short_of_memory[tried:])
+            fake_checkpoints.on_encode = None
+            one_by_one = np.stack([encoder.encode(item, task="document") for item in items])
+        np.testing.assert_array_equal(found, one_by_one)
+        np.testing.assert_array_equal(again, one_by_one)
+
+    def test_what_does_not_fit_alone_fails_alone(self, small, clips, short_of_memory, tmp_path):
+        """Named, with what to do; its neighbours are embedded."""
+        long = sounds.write(tmp_path / "long.wav", sounds.noise(4.0))
+        items = [AudioClip(clips[0]), AudioClip(long), AudioClip(clips[1])]
+        result = small.encode_partial(items, task="document")
+        assert list(result.indices) == [0, 2]
+        assert result.failures[0].source == str(long)
+        assert "not enough memory for it alone (4 s of audio)" in result.failures[0].reason
+        assert "segment" in result.failures[0].reason
+        with pytest.raises(InputError, match=r"item 1, .*long\.wav: .*not enough memory"):
+            small.encode(items, task="document")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+            RuntimeError("MPS backend out of memory"),
+        ],
+    )
+    def test_the_hosts_memory_counts_too(self, small, error):
+        """Torch's allocator for the CPU has no exception of its own."""
+
+        def room(model, keywords):
+            if len(keywords["text"]) > 1:
+                raise error
+
+        fake_checkpoints.on_encode = room
+        assert small.encode(["a", "b"], task="query").shape == (2, 16)
+
+
+def test_ten_thousand_clips_one_in_a_hundred_broken(tmp_path):
+    """All named or embedded as `encode` does it, and no more memory for ten thousand than for one thousand."""
+    script = """
+        import sys
+        import numpy as np
+        import fake_checkpoints, sounds
+        from pathlib import Path
+        from alm2vec_integrations import ALM2VecEncoder, AudioClip, Failure
+
+        place = Path(sys.argv[1])
+        good = [sounds.write(place / f"{i}.flac", sounds.noise(0.2 + 0.01 * i, seed=i)) for i in range(50)]
+        broken = place / "broken.flac"
+        broken.write_bytes(good[0].read_bytes()[:300])
+        encoder = ALM2VecEncoder(fake_checkpoints.write(place / "fake"), trust_remote_code=True, device="cpu")
+        expected = encoder.encode([AudioClip(path) for path in good], task="document")
+        fake_checkpoints.calls = type("None", (), {"append": lambda self, call: None, "clear": lambda self: None})()
+
+        def resident():
+            return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
+
+        def run(count):
+            items = (AudioClip(broken if i % 100 == 42 else good[i % 50]) for i in range(count))
+            bad = 0
+            for position, (index, value) in enumerate(encoder.encode_stream(items, task="document")):
+                assert position == index
+                if index % 100 == 42:
+                    assert isinstance(value, Failure) and value.index == index and value.source == str(broken), value
+                    bad += 1
+                else:
+                    assert np.array_equal(value, expected[index % 50])
+            assert (position + 1, bad) == (count, count // 100)
+            return resident()
+
+        run(1000)
+        print(run(1000), run(10_000))
+    """
+    command = [sys.executable, "-P", "-W", "ignore", "-c", textwrap.dedent(script), str(tmp_path)]
+    support = str(Path(__file__).parent / "support")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([support, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    assert after - before < 20_000  # kB; ten thousand results alone would be more in a list of vectors and paths
