@@ -252,8 +252,9 @@ class ALM2VecEncoder:
             CheckpointError: as `encode`.
             ModelContractError: as `encode`.
         """
-        if inputs.is_single(items) or not isinstance(items, Iterable):
+        if inputs.is_single(items):
             raise InputError(f"items must be an iterable of items, got {type(items).__name__}: use encode for one item")
+        source = inputs.in_order(items)
         default = self._default_instruction(arguments.task(task))
         resolved = arguments.instruction("instruction", instruction) or default
         arguments.flag("normalize", normalize)
@@ -271,7 +272,7 @@ class ALM2VecEncoder:
                 first=first,
             )
 
-        return stream(items, make_job, WINDOW_BATCHES * self._limits.max_items)
+        return stream(source, make_job, WINDOW_BATCHES * self._limits.max_items)
 
     def rerank(
         self,
@@ -367,7 +368,7 @@ class ALM2VecEncoder:
         keep_going: bool = False,
     ) -> tuple[bool, Job]:
         single = inputs.is_single(items)
-        listed = [items] if single else inputs.as_list(items)
+        listed = [items] if single else list(inputs.in_order(items))
         default = self._default_instruction(arguments.task(task))
         job = Job(
             handle or self._acquire(),

@@ -99,7 +99,9 @@ class Handover:
         except InputError:
             raise
         except (MemoryError, ALM2VecError) as error:
-            logger.warning("decoding again, by itself, what failed beside others: %s", error or type(error).__name__)
+            logger.warning(
+                "decoding again, by itself, what failed beside others: %s", str(error) or type(error).__name__
+            )
             self.finish()
             self._write(entry, path)
         return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from .clips import AudioClip, is_samples
 from .errors import InputError
@@ -82,8 +82,8 @@ def is_single(items: Any) -> bool:
     return isinstance(items, (str, AudioClip, AudioText))
 
 
-def as_list(items: Any) -> list[Any]:
-    """The items of a collection in order, unchecked.
+def in_order(items: Any) -> Iterable[Any]:
+    """`items` itself if it is a collection, or any other source of items one after the other.
 
     Raises:
         InputError: not a collection with an order.
@@ -95,7 +95,7 @@ def as_list(items: Any) -> list[Any]:
         raise InputError(f"{_expected()}, or a list of them, got {type(items).__name__}{_hint(items)}")
     if hasattr(items, "dtype"):
         raise InputError(f"{_expected()}, or a list of them, got an array: wrap samples, AudioClip(x, sampling_rate=…)")
-    return list(items)
+    return cast("Iterable[Any]", items)
 
 
 def check_item(item: Any, index: int | None) -> Item:

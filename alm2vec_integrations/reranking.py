@@ -46,7 +46,7 @@ def rerank(
         raise InputError(f"top_n must be a whole number of 1 or more, or None, got {top_n!r}")
     if not inputs.is_single(query):
         raise InputError(f"rerank takes one query, got {type(query).__name__}")
-    candidates = [inputs.check_item(item, index) for index, item in enumerate(inputs.as_list(candidates))]
+    candidates = [inputs.check_item(item, index) for index, item in enumerate(inputs.in_order(candidates))]
     if not candidates:
         return []
     if not question and isinstance(query, AudioText):

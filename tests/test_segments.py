@@ -1,6 +1,7 @@
 """`segment`: clips with times, from headers alone."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +125,16 @@ class TestFolders:
         clips = list(segment(folder, segment_seconds=10, on_error=errors.append))
         assert [error.source for error in errors] == [str(folder / "b" / "1.wav")]
         assert len(clips) == 3
+
+    def test_a_file_named_like_a_reference(self, tmp_path, monkeypatch):
+        """Is a file like any other."""
+        sounds.write(tmp_path / "audio:x.wav", sounds.noise(3.0))
+        sounds.write(tmp_path / "b.wav", sounds.noise(3.0))
+        monkeypatch.chdir(tmp_path)
+        clips = list(segment("."))
+        assert [Path(clip.source).name for clip in clips] == ["audio:x.wav", "b.wav"]
+        assert AudioClip.from_reference(clips[0].reference()).path == clips[0].path
+        assert len(decode(clips[0], AccessPolicy())) == 48_000
 
     def test_links_to_folders_are_not_followed(self, folder):
         """They may lead in circles."""

@@ -1,5 +1,6 @@
 """`encode_stream`: every item once, in order, in memory that does not grow; decoding ahead; running out of memory."""
 
+import io
 import os
 import subprocess
 import sys
@@ -60,10 +61,12 @@ class TestResults:
         np.testing.assert_array_equal(raw, small.encode("a", task="query", instruction="other", normalize=False))
         assert abs(np.linalg.norm(raw) - 1) > 0.01
 
-    @pytest.mark.parametrize("items", ["text", AudioClip("x.wav"), 3, None])
+    @pytest.mark.parametrize(
+        "items", ["text", AudioClip("x.wav"), 3, None, b"ab", np.zeros(9), io.BytesIO(b"ab"), {"path": "x.wav"}, {"a"}]
+    )
     def test_one_item_is_not_a_stream(self, small, items):
-        """Said at the call, before anything is asked of the iterator."""
-        with pytest.raises(InputError, match="use encode for one item"):
+        """Nor is what is not a collection of items; said at the call, before anything is asked of the iterator."""
+        with pytest.raises(InputError, match=r"use encode for one item|or a list of them, got"):
             small.encode_stream(items, task="document")
 
     @pytest.mark.parametrize(

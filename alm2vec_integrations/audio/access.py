@@ -6,15 +6,16 @@ import hashlib
 import io
 import os
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..clips import AudioClip
 from ..errors import AudioAccessError, AudioError, InputError
 from .limits import check_bytes
+from .remembering import Remembered
 
 _File = io.FileIO | io.BytesIO
 
@@ -139,18 +140,14 @@ def _check_regular(mode: int, path: str) -> None:
     raise AudioError("is not a regular file: copy its contents into one", source=path)
 
 
-# Digests of files by what the file system says of them, so that the segments of one long file do not each read all of
-# it. Only of files that were last changed well before they were read: a change in the same tick would not show.
-_digests: dict[tuple[int, ...], str] = {}
-_MOST_DIGESTS = 4096
-_SETTLED_NS = 2 * 10**9
+_digests: Remembered[str] = Remembered()
 
 
 def _digest(file: Any, name: str) -> str:
-    key = _state(file)
-    if key is not None and key in _digests:
-        return _digests[key]
-    began = time.time_ns()
+    return _digests.of(file, partial(_read_digest, file, name))
+
+
+def _read_digest(file: Any, name: str) -> str:
     try:
         hashed = hashlib.sha256()
         while block := file.read(2**20):
@@ -158,20 +155,4 @@ def _digest(file: Any, name: str) -> str:
         file.seek(0)
     except OSError as error:
         raise AudioError(f"cannot be read: {error.strerror or error}", source=name) from error
-    digest = hashed.hexdigest()[:DIGEST_LENGTH]
-    if key is not None and began - max(key[3:]) > _SETTLED_NS and _state(file) == key:
-        if len(_digests) >= _MOST_DIGESTS:
-            _digests.clear()
-        _digests[key] = digest
-    return digest
-
-
-def _state(file: Any) -> tuple[int, ...] | None:
-    """Device, inode, size and times of change of a file that `open_file` opened.
-
-    Other objects may have a descriptor whose bytes are not theirs, as those that decompress have.
-    """
-    if not isinstance(file, io.FileIO):
-        return None
-    status = os.fstat(file.fileno())
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return hashed.hexdigest()[:DIGEST_LENGTH]

@@ -12,16 +12,26 @@ from ..clips import AudioClip
 from ..errors import AudioError
 from . import limits
 from .recordings import BLOCK_FRAMES, Block
+from .remembering import Remembered
 
 # Demuxers that read one file and nothing it points to. Playlists and manifests, which FFmpeg would follow to other
 # files and to the network, are none of them.
 _FORMATS = "mov,matroska,aac,mp3,ogg,flac,wav,w64,caf,aiff,asf,avi,flv,mpegts,mpeg,amr,ac3,eac3,wv,tta,ape"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
-# Where FFmpeg guesses a length from the bit rate of the beginning, or from a header that we did not trust.
-_GUESSED = ("aac", "mp3", "flac", "ogg")
+# Where FFmpeg guesses a length from the bit rate of the beginning, or from a header that we did not trust, or takes
+# that of the pictures for that of the sound.
+_GUESSED = ("aac", "mp3", "flac", "ogg", "avi", "flv")
+
+_lengths: Remembered[float] = Remembered()
 
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+
+_SLACK_SECONDS = 0.25
+"""Durations in headers count a codec's delay and padding, a few frames of up to 2048 samples."""
+
+_COUNTED_SLACK = 0.01
+"""More, as a share of a length that was counted: where MP3s were joined, a frame is lost at each join and tag."""
 
 _PREROLL_SECONDS = 1.0
 """Decoded before a cut and dropped: Opus needs 80 ms to converge, AAC two frames, MP3 what its bit reservoir holds."""
@@ -38,13 +48,13 @@ class FFmpegRecording:
         AudioError: not a format that FFmpeg reads, damaged, or without sound.
     """
 
-    slack_seconds = 0.25
-    """Durations in headers count a codec's delay and padding, a few frames of up to 2048 samples."""
+    slack_seconds: float
 
     def __init__(self, file: Any, clip: AudioClip) -> None:
         import av
 
         self._av, self._name, self._file = av, clip.name, file
+        self.slack_seconds = _SLACK_SECONDS
         self._open()
         try:
             self._read_header()
@@ -96,7 +106,12 @@ class FFmpegRecording:
         only = len(self._container.streams) == 1
         if self._container.duration is not None and only and not guessed:
             return float(self._container.duration / self._av.time_base) - origin
-        length = 0.0
+        length = _lengths.of(self._file, self._counted)
+        self.slack_seconds += _COUNTED_SLACK * length
+        return length
+
+    def _counted(self) -> float:
+        stream, length = self._stream, 0.0
         try:
             for packet in self._container.demux(stream):
                 length += float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
@@ -135,7 +150,7 @@ class FFmpegRecording:
         # Of the format alone; interleaved, since PyAV crashes on frames of more than eight planes.
         interleave = self._av.AudioResampler(format="flt")
         position: int | None = None
-        for frame in self._container.decode(stream):
+        for frame in self._frames():
             if frame.sample_rate != self.rate or frame.layout.nb_channels != self.channels:
                 raise AudioError(
                     "changes its sampling rate or channels on the way: convert it to a WAV or FLAC file",
@@ -153,6 +168,14 @@ class FFmpegRecording:
                     yield block[begin:end]
                 if position >= stop:
                     return
+
+    def _frames(self) -> Iterator[Any]:
+        for packet in self._container.demux(self._stream):
+            try:
+                yield from packet.decode()
+            except self._av.error.InvalidDataError:
+                if bytes(packet)[:3] != b"ID3":  # where MP3s were joined, tags and all; FFmpeg takes them for a frame
+                    raise
 
     def _damaged(self, error: Exception) -> AudioError:
         return AudioError(f"is damaged ({_detail(error)}): fetch or record it again", source=self._name)

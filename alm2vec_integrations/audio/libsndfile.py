@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 from ..clips import AudioClip
 from ..errors import AudioError
+from .containers import OggPages, mp3_length_is_known, ogg_pages
 from .recordings import BLOCK_FRAMES, Block
+from .remembering import Remembered
 
 _NOT_FOR_LIBSNDFILE = (1, 4)  # SF_ERR_UNRECOGNISED_FORMAT, SF_ERR_UNSUPPORTED_ENCODING
 
@@ -25,17 +26,11 @@ _CUT_SHORT = re.compile(
 )
 
 
-_MOST_PAGES_BYTES = 2**17
-"""Enough to hold the last page of an Ogg file, which is 64 KiB at most."""
-
-_MOST_FRAME_BYTES = 4096
-"""More than an MP3's frame has."""
-
-_MOST_TAG_BYTES = 2**16
-"""After an MP3's last frame: tags are smaller, another recording is larger."""
-
 _MP3_PREROLL_SECONDS = 1
 """More than the bit reservoir of Layer III holds at its lowest bit rate."""
+
+
+_ogg: Remembered[OggPages | None] = Remembered()
 
 
 class OtherReaderError(Exception):
@@ -58,7 +53,7 @@ class SoundFileRecording:
 
     def __init__(self, file: Any, clip: AudioClip) -> None:
         self._name = clip.name
-        mp3_is_whole, ogg = mp3_length_is_known(file), ogg_pages(file)
+        mp3_is_whole, ogg = mp3_length_is_known(file), _ogg.of(file, partial(ogg_pages, file))
         try:
             # By descriptor where there is one: libsndfile then reads by itself, whatever bytes the path is made of.
             self._file = _opened(os.dup(file.fileno()) if clip.path is not None else file)
@@ -117,7 +112,7 @@ class SoundFileRecording:
                     "convert it to FLAC",
                     source=self._name,
                 )
-            if ogg.first_serial != ogg.last_serial:
+            if ogg.joined:
                 raise OtherReaderError("an Ogg file of several streams one after the other")
         if self._file.frames >= _UNKNOWN_FRAMES:
             raise OtherReaderError("its header does not say how long it is")
@@ -169,69 +164,3 @@ class _Nameless:
         for method in ("read", "readinto", "seek", "tell"):
             if hasattr(file, method):
                 setattr(self, method, getattr(file, method))
-
-
-def mp3_length_is_known(file: Any) -> bool:
-    """Whether an MP3's first frame is a Xing or Info header that counts all of the file's frames.
-
-    Without one, libsndfile guesses from the first frames' bit rate and stops at its guess. One that covers only the
-    beginning, as where files were joined, hides the rest.
-    """
-    file.seek(0, os.SEEK_END)
-    size = file.tell()
-    start = _after_id3(file)
-    file.seek(start)
-    head = file.read(4096)
-    file.seek(0)
-    place = max(head.find(b"Xing", 0, 512), head.find(b"Info", 0, 512))
-    if place < 0:
-        return False
-    flags, frames, length = struct.unpack(">III", head[place + 4 : place + 16])
-    if flags & 3 != 3 or frames == 0:
-        return False
-    file.seek(start + length)
-    after = file.read(3)
-    file.seek(0)
-    # More than the last frame, which some encoders do not count, and no tag that belongs to the end.
-    begins_anew = after == b"ID3" or (len(after) == 3 and after[0] == 0xFF and after[1] & 0xE0 == 0xE0)
-    left = size - start - length
-    return bool(left <= _MOST_TAG_BYTES and not (begins_anew and left > _MOST_FRAME_BYTES))
-
-
-@dataclass(frozen=True)
-class OggPages:
-    """What the first and the last page of an Ogg file say."""
-
-    first_serial: bytes
-    last_serial: bytes
-    ends: bool
-
-
-def ogg_pages(file: Any) -> OggPages | None:
-    """The file's pages; None if it is not Ogg."""
-    file.seek(0)
-    head = file.read(27)
-    if head[:4] != b"OggS" or len(head) < 27:
-        file.seek(0)
-        return None
-    file.seek(0, os.SEEK_END)
-    file.seek(max(0, file.tell() - _MOST_PAGES_BYTES))
-    tail = file.read(_MOST_PAGES_BYTES)
-    file.seek(0)
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or page[:4] != b"OggS":
-        return OggPages(head[14:18], head[14:18], ends=False)
-    whole = 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
-    return OggPages(head[14:18], page[14:18], ends=whole and bool(page[5] & 4))
-
-
-def _after_id3(file: Any) -> int:
-    """Where the ID3v2 tags end."""
-    place = 0
-    while True:
-        file.seek(place)
-        head = file.read(10)
-        if len(head) < 10 or head[:3] != b"ID3":
-            return place
-        a, b, c, d = head[6:10]
-        place += 10 + (a << 21 | b << 14 | c << 7 | d)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .. import references
 from ..clips import AudioClip
 from ..errors import AudioError, InputError
 from .access import AccessPolicy
@@ -101,7 +102,9 @@ def _segments(
     else:
         for path in audio_files(source):
             try:
-                yield from _cut(AudioClip(path), policy, lengths)
+                # `audio:x.wav` in the current folder is a file's name here, not a reference.
+                named = f"./{path}" if str(path).startswith(references.SCHEME) else path
+                yield from _cut(AudioClip(named), policy, lengths)
             except AudioError as error:
                 if on_error is None:
                     raise

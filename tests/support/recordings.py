@@ -108,3 +108,31 @@ def mp3(samples: np.ndarray, *, xing: bool, mode: str = "VARIABLE", rate: int = 
             file.write(samples[start : start + rate])
     data = target.getvalue()
     return data if xing else data[data.index(b"\xff\xfb", 10) :]
+
+
+def film(container: str, samples: np.ndarray, picture_seconds: float, late_seconds: float = 0.0) -> bytes:
+    """Black pictures with sound (48 kHz, mono) that begins late, in a container of FFmpeg's."""
+    import av
+
+    codecs = {"webm": ("libvpx", "libopus"), "matroska": ("mpeg4", "libopus")}
+    video_codec, audio_codec = codecs.get(container, ("flv" if container == "flv" else "mpeg4", "libmp3lame"))
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        video = output.add_stream(video_codec, rate=10)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        rate = 48_000 if audio_codec == "libopus" else 44_100  # what FLV has
+        audio = output.add_stream(audio_codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 48_000, 0
+        fitted = av.AudioResampler(audio.format, "mono", rate, frame_size=audio.frame_size or 960)
+        packets = []
+        for one in [*fitted.resample(frame), *fitted.resample(None), None]:
+            if one is not None:
+                one.pts = (one.pts or 0) + round(late_seconds * rate)
+            packets += audio.encode(one)
+        for _ in range(round(10 * picture_seconds)):
+            packets += video.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24"))
+        packets += video.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            output.mux(packet)
+    return file.getvalue()
