@@ -89,6 +89,23 @@ def test_lower_precision_that_does_not_do(tmp_path):
     assert diagnosis.load["dtype"] == "float32"
 
 
+def test_lower_precision_that_does_not_do_where_float32_was_loaded(tmp_path):
+    """On a CPU, where nobody asked for it: on a GPU it would be tried."""
+    flips = "vectors if self.encoder.weight.dtype is torch.float32 else vectors.flip(1)"
+    diagnosis = examine(tmp_path, family.Member("drifts", {"returned": flips}))
+    assert diagnosis.load["dtype"] == "float32"
+    assert (diagnosis.status, diagnosis.settings) == ("good with settings", {"dtype": "float32"})
+
+
+@pytest.mark.parametrize("seconds", [2.5, 9.5])
+def test_clips_that_fail_even_by_themselves(tmp_path, seconds):
+    """No setting helps: doubtful, and said."""
+    spoils = f"        waves = [w if w is None or len(w) < {seconds} * 16000 else w * float('nan') for w in waves]\n"
+    diagnosis = examine(tmp_path, family.Member("spoils", {"batch": spoils}))
+    assert (diagnosis.status, diagnosis.settings) == ("doubtful", {})
+    assert any("It fails on" in said and "NaN" in said for said in diagnosis.verdict)
+
+
 ALONE_FAILS = """
         if audio is not None and text is None:
             raise ValueError("text is required")

@@ -249,6 +249,104 @@ class TestTensors:
             _ = ours(folder).dim
 
 
+class TestCodeOfVersion5:
+    """What classes written for transformers 5 do, and may not do."""
+
+    def spoken(self, folder, front_end, *edits):
+        """The family's code with another front-end and other lines replaced."""
+        make(folder, code={"front_end": front_end})
+        code = (folder / "modeling_family.py").read_text()
+        for old, new in edits:
+            assert old in code
+            code = code.replace(old, new)
+        (folder / "modeling_family.py").write_text(code)
+        return folder
+
+    @pytest.mark.skipif(VERSION < (5, 0), reason="transformers 4 does not fill buffers there")
+    @pytest.mark.parametrize("placeholder", ["torch.ones(400)", "torch.zeros(400)", "torch.empty(400)"])
+    def test_buffers_that_init_weights_fills(self, tmp_path, sounds, placeholder):
+        """Have what it fills them with, not what the constructor puts there until then."""
+        fill = "if isinstance(module, FrontEnd):\n            module.window.copy_(torch.hann_window(400))\n        if"
+        folder = self.spoken(
+            tmp_path / "m",
+            family.PURE_TORCH.replace("torch.hann_window(400)", placeholder),
+            ("if isinstance(module, (nn.Linear", f"{fill} isinstance(module, (nn.Linear"),
+        )
+        assert close_to_recorded(ours(folder), sounds)
+
+    @pytest.mark.skipif(VERSION < (5, 0), reason="transformers 4 does not fill buffers there")
+    def test_init_weights_that_needs_weights(self, tmp_path, sounds):
+        """Cannot run without them: the buffers stay as they were constructed, and it is said."""
+        needs = "if isinstance(module, FrontEnd):\n            self.encoder.weight.sum().item()\n        if"
+        edit = ("if isinstance(module, (nn.Linear", f"{needs} isinstance(module, (nn.Linear")
+        encoder = ours(self.spoken(tmp_path / "m", family.PURE_TORCH, edit))
+        assert close_to_recorded(encoder, sounds)
+        assert any("_init_weights, which may fill them, fails" in said for said in encoder.load_report.warnings)
+
+    @pytest.mark.skipif(VERSION < (5, 0), reason="transformers 4 loads models inside constructors")
+    def test_a_model_that_is_loaded_inside_a_constructor(self, tmp_path):
+        """Would have uninitialised buffers."""
+        (tmp_path / "inner").mkdir()
+        line = f"        Qwen2Model.from_pretrained({str(tmp_path / 'inner')!r})\n"
+        folder = make(tmp_path / "m", code={"constructor": line + family.POST_INIT})
+        with pytest.raises(CheckpointError, match="loads a Qwen2Model by from_pretrained"):
+            _ = ours(folder).dim
+
+    def test_a_default_dtype_that_code_sets(self, tmp_path, sounds):
+        """Is what its buffers are computed in, and nobody else's afterwards."""
+        table = family.PURE_TORCH.replace(
+            "torch.hann_window(400)", "torch.hann_window(400) * (torch.get_default_dtype() is torch.float64)"
+        )
+        front_end = (
+            f"        torch.set_default_dtype(torch.float64)\n{table}        torch.set_default_dtype(torch.float32)\n"
+        )
+        assert close_to_recorded(ours(make(tmp_path / "m", code={"front_end": front_end})), sounds)
+        assert torch.get_default_dtype() is torch.float32
+
+
+class TestWideAndOddTensors:
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_statistics_in_float64(self, tmp_path, sounds, dtype):
+        """Are computed with in float32, as batch norms are."""
+        mean = family.weights()["norm.running_mean"].double()
+        for folder in (
+            make(tmp_path / "one", tensors={"norm.running_mean": mean}),
+            make(tmp_path / "all", narrow=torch.float64),
+        ):
+            encoder = ours(folder, dtype=dtype)
+            assert close_to_recorded(encoder, sounds)
+            assert encoder.load_report.dtype == dtype
+
+    def test_a_from_pretrained_that_builds_the_model_itself(self, tmp_path, sounds):
+        """Loads into parameters without memory; they get the files' values all the same, with a word."""
+        builds = """
+    @classmethod
+    def from_pretrained(cls, folder, *args, config=None, **keywords):
+        from safetensors.torch import load_file
+
+        model = cls(config)
+        model.load_state_dict(load_file(f"{folder}/model.safetensors"))
+        return model
+"""
+        encoder = ours(make(tmp_path / "m", code={"methods": builds}))
+        assert close_to_recorded(encoder, sounds, most=1e-6)
+        assert any("got the files'" in said for said in encoder.load_report.warnings)
+
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_a_parametrised_layer_in_lower_precision(self, tmp_path, bias):
+        """Computes in float32 itself, and keeps nothing else from bfloat16."""
+        layer = f"        self.pos = nn.utils.parametrizations.weight_norm(nn.Linear(32, 32, bias={bias}))\n"
+        part = "pos.parametrizations.weight.original"
+        tensors = {f"{part}0": torch.rand(32, 1) + 1, f"{part}1": torch.randn(32, 32), "pos.bias": torch.zeros(32)}
+        folder = make(
+            tmp_path / "m",
+            code={"constructor": layer + family.POST_INIT, "returned": "self.pos(vectors)"},
+            tensors={name: tensor for name, tensor in tensors.items() if bias or name != "pos.bias"},
+        )
+        report = ours(folder, dtype="bfloat16").load_report
+        assert (report.dtype, report.warnings) == ("bfloat16", ())
+
+
 class TestConfiguration:
     @pytest.mark.parametrize("where", ["config.json", "model_kwargs"])
     def test_no_quantisation_written_down(self, tmp_path, sounds, where):

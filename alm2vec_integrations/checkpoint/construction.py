@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +38,8 @@ class Constructed:
         arguments: that the constructor was called with, as they were before the call.
         keywords: the same.
         info: what transformers' loader said of the model that it loaded.
+        remarks: what is worth a word, in words.
+        building: whether the constructor is running.
     """
 
     buffers: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -43,6 +47,8 @@ class Constructed:
     arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    building: bool = False
 
     def put_back(self, model: nn.Module, names: frozenset[str]) -> None:
         """Give the buffers in `names` the values that the constructor gave them."""
@@ -74,17 +80,20 @@ def real_buffers(model_class: type[nn.Module], dtype: torch.dtype) -> Iterator[C
     def constructor(original: Any, self: nn.Module, *args: Any, **keywords: Any) -> None:
         nonlocal depth
         depth += 1
+        constructed.building = True
         if depth == 1:
             constructed.arguments, constructed.keywords = copy.deepcopy((args, keywords))
         try:
             on_meta = wrapped(nn.Module, "register_parameter", partial(_register_on_meta, dtype))
             with _default_dtype(torch.float32), torch.device("cpu"), on_meta:
                 original(self, *args, **keywords)
+                if depth == 1:
+                    _finish_as_post_init_would(self)
+                    constructed.remarks += _buffers_as_initialised(self)
+                    _take_down(self, constructed)
         finally:
             depth -= 1
-        if depth == 0:
-            _finish_as_post_init_would(self)
-            _take_down(self, constructed)
+            constructed.building = depth > 0
 
     def move(original: Any, self: Any, *args: Any, **keywords: Any) -> Any:
         # Where transformers 5 replaces buffers that are not stored by uninitialised memory.
@@ -121,9 +130,43 @@ def _take_down(model: nn.Module, constructed: Constructed) -> None:
 
 def _finish_as_post_init_would(model: nn.Module) -> None:
     # transformers 5 reads what `post_init` sets; classes written for 4 could do without calling it.
-    is_version_5 = hasattr(model, "get_expanded_tied_weights_keys")
-    if is_version_5 and "all_tied_weights_keys" not in vars(model):
+    if _is_version_5() and "all_tied_weights_keys" not in vars(model):
         model.post_init()  # type: ignore[operator]
+
+
+def _is_version_5() -> bool:
+    from transformers import PreTrainedModel
+
+    return hasattr(PreTrainedModel, "get_expanded_tied_weights_keys")
+
+
+@torch.no_grad()
+def _buffers_as_initialised(model: nn.Module) -> list[str]:
+    """Let `_init_weights` fill the buffers that are not stored, as transformers 5 has it do; weights are on meta.
+
+    Returns:
+        Where it could not, in words.
+    """
+    from transformers import PreTrainedModel
+
+    failed = []
+
+    def visit(module: nn.Module, model: Any) -> None:
+        for child in module.children():
+            visit(child, child if isinstance(child, PreTrainedModel) else model)
+        if not module._non_persistent_buffers_set:
+            return
+        try:
+            model._init_weights(module)
+        except Exception as error:  # the model's own code may raise anything
+            failed.append(
+                f"the buffers of {type(module).__name__} are as the constructor leaves them: _init_weights, which may "
+                f"fill them, fails without weights: {type(error).__name__}: {error}"
+            )
+
+    if _is_version_5():
+        visit(model, model)
+    return failed
 
 
 def _do_nothing(*_: Any, **__: Any) -> None:
@@ -138,11 +181,20 @@ def _listened_to(model_class: Any, constructed: Constructed) -> Iterator[None]:
     """
     from transformers import PreTrainedModel
 
-    original = vars(PreTrainedModel)["from_pretrained"].__func__
+    original, here = vars(PreTrainedModel)["from_pretrained"].__func__, threading.get_ident()
 
     @functools.wraps(original)
     def from_pretrained(cls: Any, *args: Any, output_loading_info: bool = False, **keywords: Any) -> Any:
+        if threading.get_ident() != here:
+            return original(cls, *args, output_loading_info=output_loading_info, **keywords)
         if cls is not model_class:
+            if constructed.building and _is_version_5():
+                # It would get uninitialised buffers; transformers refuses too, where it can see it.
+                raise CheckpointError(
+                    f"the constructor of {model_class.__name__} loads a {cls.__name__} by from_pretrained, which "
+                    "transformers 5 does not do inside a constructor: use the transformers version that the "
+                    "checkpoint was written for"
+                )
             return original(cls, *args, output_loading_info=output_loading_info, **keywords)
         # Sizes that do not fit are named by the caller, who has what is needed for it.
         keywords["ignore_mismatched_sizes"] = True
@@ -174,8 +226,12 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _keep_default_dtype(original: Any, dtype: torch.dtype, /) -> None:
     """Stands in for torch's own: transformers sets the dtype of the weights, here and for each model inside the model.
 
-    Buffers would be computed in it, and other threads would work in it. Parameters get their dtype otherwise.
+    Buffers would be computed in it, and other threads would work in it. Parameters get their dtype otherwise. The
+    checkpoint's code has its reasons to set one.
     """
+    # 0 is this function, 1 the wrapper that calls it.
+    if not str(sys._getframe(2).f_globals.get("__name__")).startswith(("transformers.", "torch.")):
+        original(dtype)
 
 
 def _register_on_meta(

@@ -114,10 +114,9 @@ def _load(configuration: Configuration) -> LoadedModel:
     checks.append("evaluation mode throughout")
     if checking:
         stored.call(called_otherwise(model, stored, missing, full=full))
-    if not quantized:
-        as_stored(model, stored)
+    odd = [] if quantized else as_stored(model, stored)
     tie = checkpoint.config.get("tie_word_embeddings") is not False
-    odd = _complete(name, model, constructed, stored, missing, tie=tie)
+    odd += _complete(name, model, constructed, stored, missing, tie=tie)
     no_meta(name, model)
     if checking:
         again = partial(construct_again, model_class, constructed, stored.main_dtype)
@@ -285,6 +284,7 @@ def _complete(
         raise CheckpointError(f"{name}: {lost[0]}, a statistic learnt in training, is in no file: fetch it again")
     constructed.put_back(model, absent)
     odd = tie_what_lists_declare(model, frozenset(stored.tensors), root=tie)
+    odd += constructed.remarks
     if absent:
         odd.append(f"{len(absent)} buffers are in no file and keep what the code computes: {min(absent)}")
     return odd

@@ -37,13 +37,17 @@ def wrapped(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[
     if original is None:
         yield
         return
-    here = threading.get_ident()
+    here, lasting = threading.get_ident(), True
 
     @functools.wraps(original)
     def called(*args: Any, **keywords: Any) -> Any:
-        if threading.get_ident() == here:
+        # Whoever changed the same place meanwhile may put this back when it is over.
+        if lasting and threading.get_ident() == here:
             return replacement(original, *args, **keywords)
         return original(*args, **keywords)
 
-    with attribute(owner, name, called):
-        yield
+    try:
+        with attribute(owner, name, called):
+            yield
+    finally:
+        lasting = False

@@ -33,7 +33,8 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 def is_cast(module: nn.Module) -> bool:
     """Whether the module's own parameters may leave float32."""
-    if isinstance(module, _BATCH_NORM):
+    # What a parametrisation computes is in the dtype of its own parameters.
+    if isinstance(module, _BATCH_NORM) or nn.utils.parametrize.is_parametrized(module):
         return False
     # transformers' models bring norm classes of their own, each by another name.
     is_named_norm = type(module).__name__.endswith(("RMSNorm", "LayerNorm")) and not any(module.children())
@@ -65,15 +66,15 @@ def place(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> No
             module._parameters[name] = moved[id(parameter)]
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                narrow = buffer.is_floating_point() and buffer.element_size() < 4
-                module._buffers[name] = buffer.to(device or buffer.device, torch.float32 if narrow else buffer.dtype)
+                own = torch.float32 if buffer.is_floating_point() else buffer.dtype
+                module._buffers[name] = buffer.to(device or buffer.device, own)
 
 
 def add_casts(model: nn.Module) -> None:
     """Make every layer cast its floating-point inputs to the dtype of its own parameters."""
     for module in model.modules():
-        own = next((p for p in module.parameters(recurse=False) if p.is_floating_point()), None)
-        if own is not None and (is_cast(module) or isinstance(module, _BATCH_NORM)):
+        known = is_cast(module) or isinstance(module, _BATCH_NORM) or nn.utils.parametrize.is_parametrized(module)
+        if known and _own_dtype(module) is not None:
             module.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
 
 
@@ -131,13 +132,36 @@ def reload_in_float32(model: nn.Module, stored: StoredWeights) -> None:
             target.data = value.to(target.device, torch.float32)
 
 
-def as_stored(model: nn.Module, stored: StoredWeights) -> None:
-    """Give what transformers has cast to the main dtype the values and the dtype that the files hold."""
+def as_stored(model: nn.Module, stored: StoredWeights) -> list[str]:
+    """Give what transformers has cast to the main dtype the values and the dtype that the files hold.
+
+    Returns:
+        What else it gave values to, in words.
+    """
     tensors = model.state_dict(keep_vars=True)
+    given = []
     for entry in stored.tensors.values():
         tensor = tensors.get(entry.name)
-        if tensor is not None and entry.dtype is not None and tensor.dtype is not entry.dtype:
-            tensor.data = stored.tensor(entry.name).to(tensor.device)
+        if tensor is None:
+            continue
+        # Batch norms and tables compute in float32.
+        wanted = torch.float32 if entry.dtype is torch.float64 and not _is_parameter(tensor) else entry.dtype
+        if tensor.is_meta and _is_parameter(tensor) and not hasattr(model, "hf_device_map"):
+            value = nn.Parameter(stored.tensor(entry.name), requires_grad=tensor.requires_grad)
+            for module in model.modules():
+                module._parameters.update({name: value for name, p in module._parameters.items() if p is tensor})
+            given.append(entry.name)
+        elif wanted is not None and tensor.dtype is not wanted:
+            tensor.data = stored.tensor(entry.name).to(tensor.device, wanted)
+    if not given:
+        return []
+    return [
+        f"{len(given)} parameters had no value after the class's own from_pretrained and got the files': {given[0]}"
+    ]
+
+
+def _is_parameter(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
 
 
 def is_narrow(model: nn.Module) -> bool:
@@ -207,10 +231,20 @@ def _dtype_of(module: nn.Module, parameter: nn.Parameter, dtype: torch.dtype | N
 
 
 def _cast_inputs(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    dtype = next(p for p in module._parameters.values() if p is not None and p.is_floating_point()).dtype
+    dtype = _own_dtype(module)
+    assert dtype is not None  # noqa: S101 - else there were no hook
     if all(_fits(value, dtype) for value in args) and all(_fits(value, dtype) for value in keywords.values()):
         return None
     return tuple(_cast(value, dtype) for value in args), {k: _cast(v, dtype) for k, v in keywords.items()}
+
+
+def _own_dtype(module: nn.Module) -> torch.dtype | None:
+    """Of its parameters, or of those that they are computed from."""
+    for parameters in (module._parameters.values(), module.parameters()):
+        for parameter in parameters:
+            if parameter is not None and parameter.is_floating_point():
+                return parameter.dtype
+    return None
 
 
 def _fits(value: Any, dtype: torch.dtype) -> bool:

@@ -15,7 +15,17 @@ from ..errors import ALM2VecError, AudioError, InputError
 from ..inputs import AudioText
 from ..instructions import QUESTIONS
 from .diagnosis import Diagnosis
-from .measures import ALONE, EQUAL_LENGTHS, SHOWN_IN_THE_CARD, TEXT_QUERY, attempt, measure, measure_speed
+from .measures import (
+    ALONE,
+    EQUAL_LENGTHS,
+    LONG,
+    SHOWN_IN_THE_CARD,
+    TEXT_QUERY,
+    attempt,
+    each_of,
+    measure,
+    measure_speed,
+)
 from .published import compare, read_matrices
 
 COUPLED = {"float32": 1e-6, "lower": 2e-3}
@@ -30,6 +40,9 @@ RANDOM = 1e-3
 
 REPRODUCED = 0.02
 """Mean absolute difference from published cosines, which have four digits and were made in an unknown precision."""
+
+FALLEN_BACK = "float32 is used"
+"""In the load report's warnings where a lower precision was tried and did not do."""
 
 _SHOWN_CLIPS = 8
 
@@ -65,6 +78,7 @@ def diagnose(
         # From here on as it should be used: equal configurations share the model that is loaded.
         with ALM2VecEncoder(model, **encoder_arguments | _batching(found)) as settled:
             measure_speed(settled, found)
+            _judge_long(found)
             _run_example(settled, files, found)
             if matrices:
                 found.published, failed = compare(settled, matrices)
@@ -114,11 +128,17 @@ def _measure_drift(model: str, encoder_arguments: dict[str, Any], found: Diagnos
         return
     arguments = encoder_arguments | {"dtype": "bfloat16", "verify": "fast"}
 
+    warned: list[str] = []
+
     def drift() -> float | None:
         with ALM2VecEncoder(model, **arguments) as encoder:
+            warned.extend(encoder.load_report.warnings)
             return encoder.load_report.drift
 
     found.drift = attempt(found, "bfloat16", drift)
+    fell_back = "bfloat16" in found.failed or any(FALLEN_BACK in warning for warning in warned)
+    if fell_back and not _is_random(found):  # which would move probes in any precision
+        _keep_to_float32(found)
 
 
 def _judge(found: Diagnosis) -> None:
@@ -130,7 +150,7 @@ def _judge(found: Diagnosis) -> None:
     elif found.hearing_alone is not None and found.hearing_alone < DEAF:
         found.status = "doubtful"
         say("It does not hear a clip without a question: pair every clip with one (AudioText, document_question).")
-    if found.determinism is None or found.determinism > RANDOM:
+    if _is_random(found):
         found.status = "doubtful"
         say("The same item gives different vectors from call to call: something in it is random.")
     else:
@@ -139,22 +159,41 @@ def _judge(found: Diagnosis) -> None:
     for what in (TEXT_QUERY, ALONE):
         if what in found.failed:
             say(f"It does not take {what}: {found.failed[what]}")
-    if any("float32 is used" in warning for warning in found.load["warnings"]):
-        found.settings["dtype"] = "float32"
-        say('Lower precision does not do for it: pass dtype="float32", which saves trying.')
+    if any(FALLEN_BACK in warning for warning in found.load["warnings"]):
+        _keep_to_float32(found)
+
+
+def _is_random(found: Diagnosis) -> bool:
+    return found.determinism is None or found.determinism > RANDOM
+
+
+def _keep_to_float32(found: Diagnosis) -> None:
+    found.settings["dtype"] = "float32"
+    found.verdict.append('Lower precision does not do for it: pass dtype="float32", which saves trying.')
 
 
 def _judge_coupling(found: Diagnosis) -> None:
     assert found.load is not None  # noqa: S101 - it loaded
     limit = COUPLED["float32" if found.load["dtype"] == "float32" else "lower"]
     coupled = {name for name, worst in found.coupling.items() if worst > limit}
-    coupled |= {name for name in found.failed if name.startswith(("clips of", "texts of", "questions of"))}
+    refused = {name for name in found.failed if name.startswith(("clips of", "texts of", "questions of"))}
+    alone = {name for name in refused if each_of(name) in found.failed}
+    if alone:
+        found.status = "doubtful"
+        found.verdict.append(f"It fails on some items, even by themselves: {found.failed[each_of(min(alone))]}")
+    coupled |= refused - alone
     if coupled & set(EQUAL_LENGTHS):
         found.settings["batching"] = "single"
         found.verdict.append('Its vectors depend on what else is in the batch: pass batching="single".')
     elif coupled:
         found.settings["batching"] = "equal"
         found.verdict.append('Its vectors depend on longer items in the batch: pass batching="equal".')
+
+
+def _judge_long(found: Diagnosis) -> None:
+    if LONG in found.failed:
+        found.status = "doubtful"
+        found.verdict.append(f"It fails on {LONG}: {found.failed[LONG]}")
 
 
 def _judge_published(found: Diagnosis) -> None:

@@ -18,6 +18,7 @@ from .diagnosis import Diagnosis
 
 COMPOSED, TEXT = "a clip with a question as a query", "a text as a document"
 SHOWN_IN_THE_CARD = (COMPOSED, TEXT)
+LONG = "clips of 10 s"
 TEXT_QUERY, ALONE = "a text as a query", "a clip without a question"
 
 EQUAL_LENGTHS = ("clips of one length and question", "clips of one length without a question")
@@ -52,9 +53,16 @@ def measure(encoder: ALM2VecEncoder, found: Diagnosis) -> None:
     found.hearing_alone = _least_apart(alone)
     for name, (items, task) in _lists(item.text, clips_alone=alone is not None).items():
         both = attempt(found, name, lambda items=items, task=task: _coupling(encoder, items, task))  # type: ignore[misc]
-        if both is not None:
+        if both is None:
+            attempt(found, each_of(name), lambda items=items, task=task: [encoder.encode(i, task=task) for i in items])  # type: ignore[misc]
+        else:
             found.coupling[name], random = both
             found.determinism = max(found.determinism, random)
+
+
+def each_of(name: str) -> str:
+    """What the items of a list are called when each is embedded by itself."""
+    return f"each alone of the {name}"
 
 
 def measure_speed(encoder: ALM2VecEncoder, found: Diagnosis) -> None:
@@ -62,9 +70,9 @@ def measure_speed(encoder: ALM2VecEncoder, found: Diagnosis) -> None:
     many: list[Item] = [_noise(10.0, seed, 0.1) for seed in range(8)]
     if ALONE in found.failed:
         many = [AudioText(QUESTIONS["background"], clip) for clip in many if isinstance(clip, AudioClip)]
-    attempt(found, "clips of 10 s", lambda: encoder.encode_document(many[:1]))
+    attempt(found, LONG, lambda: encoder.encode_document(many[:1]))
     began = time.perf_counter()
-    if attempt(found, "clips of 10 s", lambda: encoder.encode_document(many)) is not None:
+    if attempt(found, LONG, lambda: encoder.encode_document(many)) is not None:
         found.audio_seconds_per_second = 10.0 * len(many) / (time.perf_counter() - began)
 
 
