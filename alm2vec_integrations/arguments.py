@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +21,9 @@ _DTYPES = ("float32", "bfloat16", "float16", "auto")
 def model_name(model: Any) -> str:
     """A hub id, or a folder's absolute path."""
     if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+        if not isinstance(model, str):
+            raise InputError(f"model must be a path of characters, got {model!r}")
         return str(Path(model).expanduser().absolute())
     if not isinstance(model, str) or not model:
         raise InputError(f"model must be a hub id, 'alm2vec-tiny' or a folder, got {model!r}")
@@ -33,9 +37,15 @@ def limits(max_batch_items: Any, max_batch_seconds: Any, batching: Any) -> Limit
     is_number = isinstance(max_batch_seconds, (int, float)) and not isinstance(max_batch_seconds, bool)
     if not is_number or not max_batch_seconds > 0:
         raise InputError(f"max_batch_seconds must be more than 0, got {max_batch_seconds!r}")
-    if batching not in get_args(Batching):
-        raise InputError(f"batching must be one of {get_args(Batching)}, got {batching!r}")
-    return Limits(max_batch_items, float(max_batch_seconds), batching)
+    most = float(min(max_batch_seconds, sys.float_info.max))  # a whole number may be larger than that
+    return Limits(max_batch_items, most, _one_of("batching", batching, get_args(Batching)))
+
+
+def _one_of(name: str, value: Any, names: tuple[Any, ...]) -> Any:
+    # Arrays, which compare item by item, come here too.
+    if not isinstance(value, str) or value not in names:
+        raise InputError(f"{name} must be one of {names}, got {value!r}")
+    return value
 
 
 def what_to_load(
@@ -55,8 +65,7 @@ def what_to_load(
 
     `configure` settles the device and so must wait until torch may be imported.
     """
-    if verify not in get_args(Verify):
-        raise InputError(f"verify must be one of {get_args(Verify)}, got {verify!r}")
+    _one_of("verify", verify, get_args(Verify))
     dtype_name = None if dtype is None else str(dtype).removeprefix("torch.")
     if dtype_name is not None and dtype_name not in _DTYPES:
         raise InputError(f"dtype must be None or one of {_DTYPES}, got {dtype!r}")
@@ -85,9 +94,8 @@ def what_to_load(
 
 def task(value: Any) -> Task:
     """One of the model's two tasks."""
-    if value not in get_args(Task):
-        raise InputError(f"task must be one of {get_args(Task)}, got {value!r}")
-    return value  # type: ignore[no-any-return]
+    chosen: Task = _one_of("task", value, get_args(Task))
+    return chosen
 
 
 def instruction(name: str, value: Any) -> str | None:

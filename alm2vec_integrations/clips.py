@@ -15,7 +15,7 @@ from typing import Any, Literal
 from . import references
 from .errors import InputError
 
-_MOST_SECONDS = 1e9  # 31 years
+MOST_SECONDS = 1e9  # 31 years
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -131,7 +131,7 @@ class AudioClip:
         if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
             raise self._wrong(f"samples need sampling_rate, a whole number of Hz, got {rate!r}")
         self._set("sampling_rate", int(rate))
-        if self.channels not in (None, "first", "last"):
+        if self.channels is not None and not _is_one_of(self.channels, ("first", "last")):
             raise self._wrong(f'channels must be "first", "last" or None, got {self.channels!r}')
         shape = tuple(source.shape)
         if source.ndim == 1 and self.channels is not None:
@@ -148,7 +148,7 @@ class AudioClip:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < _MOST_SECONDS:  # type: ignore[operator]
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < MOST_SECONDS:  # type: ignore[operator]
                 raise self._wrong(f"{name} must be a number of seconds, 0 or more, got {value!r}")
             self._set(name, float(value) + 0.0)  # -0.0 is 0.0
         if self.end_seconds is not None and self.end_seconds <= (self.start_seconds or 0.0):
@@ -252,6 +252,10 @@ class AudioClip:
 
     def __hash__(self) -> int:
         return hash(self._key())
+
+
+def _is_one_of(value: Any, names: tuple[str, ...]) -> bool:
+    return isinstance(value, str) and value in names
 
 
 def is_samples(source: Any) -> bool:

@@ -205,6 +205,57 @@ class TestUnknownLengths:
         clip = AudioClip(recordings.mp3(self.LOUD, xing=True, mode="CONSTANT") + short)
         assert measure(clip, NO_ROOTS).seconds == pytest.approx(14.0, abs=0.15)
 
+    @pytest.mark.parametrize(
+        "tag", [b"TAG" + bytes(125), b"", b"ID3\x04\x00\x00" + bytes([0, 0, 1, 0]) + bytes(1 << 7)]
+    )
+    def test_a_short_mp3_after_the_tag_of_another(self, tag):
+        """Is heard."""
+        pytest.importorskip("av")
+        one, other = (recordings.mp3(self.LOUD[: s * 44_100], xing=True, mode="CONSTANT") for s in (5, 2))
+        assert len(other) < 2**16
+        assert measure(AudioClip(one + tag + other), NO_ROOTS).seconds == pytest.approx(7.0, abs=0.15)
+        assert measure(AudioClip(one + tag), NO_ROOTS).seconds == 5.0
+
+    def test_the_clock_of_flv_counts_milliseconds(self):
+        """Which is not what each packet lasts."""
+        pytest.importorskip("av")
+        samples = np.concatenate([np.zeros(39 * 48_000, np.float32), sounds.noise(1.0, rate=48_000)])
+        clip = AudioClip(recordings.film("flv", samples, 1.0))
+        assert measure(clip, NO_ROOTS).seconds == pytest.approx(40.0, abs=0.06)
+        assert np.abs(heard(clip)[-8_000:]).max() > 0.05
+
+    def test_many_joined_opus_files(self):
+        """Each of whose headers cuts something off: no segment past the end of what is left."""
+        pytest.importorskip("av")
+        clip = AudioClip(recordings.encode("opus", 0.5) * 60)
+        parts = list(segment(clip, segment_seconds=10))
+        assert [len(heard(part)) for part in parts] == [160_000] * 3
+
+    @pytest.mark.parametrize(
+        ("container", "codec", "rate"),
+        [("ogg", "flac", 48_000), ("wav", "g722", 16_000), ("wav", "libmp3lame", 44_100), ("mpeg", "mp2", 48_000)],
+    )
+    def test_codecs_that_libsndfile_does_not_know_where_it_knows_the_container(self, tmp_path, container, codec, rate):
+        """FFmpeg reads them, and parts of them."""
+        av = pytest.importorskip("av")
+        path = tmp_path / "x"
+        with av.open(str(path), "w", format=container) as output:
+            stream = output.add_stream(codec, rate=rate, layout="mono")
+            samples = (sounds.noise(8.0, rate=rate) * 20_000).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate = rate
+            fitted = av.AudioResampler(stream.format, "mono", rate, frame_size=stream.frame_size or 1024)
+            for one in [*fitted.resample(frame), *fitted.resample(None)]:
+                output.mux(stream.encode(one))
+            output.mux([packet for packet in stream.encode(None) if packet.size])
+        assert len(heard(AudioClip(path))) == pytest.approx(8 * 16_000, abs=1_600)
+        assert len(heard(AudioClip(path, start_seconds=4, end_seconds=5))) == 16_000
+
+    def test_a_text_with_the_name_of_a_header(self):
+        """Is a text."""
+        with pytest.raises(AudioError, match="is not audio"):
+            decode(AudioClip(b"Information"), NO_ROOTS)
+
     def test_many_joined_mp3s_with_tags(self):
         """A frame is lost at each; that is not "cut short"."""
         pytest.importorskip("av")
@@ -270,6 +321,13 @@ class TestUnknownLengths:
                 decode(AudioClip(recordings.encode(name, 3.0) + data[: int(len(data) * share)]), NO_ROOTS)
             with pytest.raises(AudioError, match="is cut short|is damaged"):  # noqa: RUF043
                 decode(AudioClip(data[: int(len(data) * share)]), NO_ROOTS)
+
+    @pytest.mark.parametrize("name", ["ogg vorbis", "opus"])
+    def test_a_cut_ogg_file_before_a_whole_one(self, name):
+        """Does not swallow its beginning."""
+        pytest.importorskip("av")
+        one, other = recordings.encode(name, 5.0), recordings.encode(name, 3.0)
+        assert len(heard(AudioClip(one[:-2000] + other))) > 6 * 16_000
 
     @pytest.mark.parametrize("name", ["ogg vorbis", "opus"])
     def test_what_follows_an_ogg_file_is_not_its_end(self, name):

@@ -1,6 +1,7 @@
 """`segment`: clips with times, from headers alone."""
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import sounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alm2vec_integrations import AudioAccessError, AudioClip, AudioError, InputError, segment
+from alm2vec_integrations import ALM2VecEncoder, AudioAccessError, AudioClip, AudioError, InputError, segment
 from alm2vec_integrations.audio.access import AccessPolicy
 from alm2vec_integrations.audio.decoding import decode
 
@@ -164,6 +165,36 @@ def test_what_cannot_be_cut(source):
     """Said at the call too."""
     with pytest.raises(InputError, match=r"segment takes an AudioClip, a file or a folder"):
         segment(source)
+
+
+@pytest.mark.parametrize("seconds", [10**400, 1e-7, np.array([1.0, 2.0]), "1", True, float("nan")])
+def test_seconds_that_are_none(seconds):
+    """Said at the call."""
+    with pytest.raises(InputError, match="must be a number of seconds"):
+        segment("x.wav", segment_seconds=1, hop_seconds=seconds)
+
+
+def test_numbers_of_numpy(tmp_path):
+    """Are numbers."""
+    path = sounds.write(tmp_path / "x.wav", sounds.noise(3.0))
+    parts = list(segment(path, segment_seconds=np.float32(1.5)))
+    assert [(part.start_seconds, part.end_seconds) for part in parts] == [(0.0, 1.5), (1.5, 3.0)]
+
+
+def test_a_name_that_no_file_can_have():
+    """Is an audio error, as for any file that cannot be opened."""
+    with pytest.raises(AudioError, match="cannot be opened"):
+        list(segment("a" * 5000))
+
+
+def test_a_path_of_bytes(tmp_path):
+    """Is not a path, wherever it comes from."""
+    (tmp_path / "x.wav").touch()
+    with os.scandir(os.fsencode(tmp_path)) as found:
+        entry = next(found)
+    for call in (segment, ALM2VecEncoder, AudioClip, lambda path: AccessPolicy([path])):
+        with pytest.raises(InputError):
+            call(entry)
 
 
 def test_an_error_handler_is_called():

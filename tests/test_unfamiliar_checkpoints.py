@@ -317,6 +317,7 @@ class TestWideAndOddTensors:
             assert close_to_recorded(encoder, sounds)
             assert encoder.load_report.dtype == dtype
 
+    @pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter:UserWarning")
     def test_a_from_pretrained_that_builds_the_model_itself(self, tmp_path, sounds):
         """Loads into parameters without memory; they get the files' values all the same, with a word."""
         builds = """

@@ -85,7 +85,7 @@ class AccessPolicy:
         if not isinstance(roots, Sequence) or not all(isinstance(root, (str, os.PathLike)) for root in roots):
             raise InputError(f"allowed_audio_roots must be folders, got {roots!r}")
         self.roots = tuple(os.fspath(root) for root in roots)
-        if not all(root and "\0" not in str(root) for root in self.roots):
+        if not all(isinstance(root, str) and root and "\0" not in root and _is_path(root) for root in self.roots):
             raise InputError("allowed_audio_roots holds an empty or impossible path; write '.' for the current folder")
 
     @contextmanager
@@ -130,6 +130,14 @@ class AccessPolicy:
                 source=path,
             )
         return resolved
+
+
+def _is_path(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_regular(mode: int, path: str) -> None:

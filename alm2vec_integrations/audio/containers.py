@@ -30,18 +30,33 @@ def mp3_length_is_known(file: Any) -> bool:
     head = file.read(4096)
     file.seek(0)
     place = max(head.find(b"Xing", 0, 512), head.find(b"Info", 0, 512))
-    if place < 0:
+    if place < 0 or len(head) < place + 16:
         return False
     flags, frames, length = struct.unpack(">III", head[place + 4 : place + 16])
     if flags & 3 != 3 or frames == 0:
         return False
-    file.seek(start + length)
+    place = _after_closing_tags(file, start + length)
+    file.seek(place)
     after = file.read(3)
     file.seek(0)
     # More than the last frame, which some encoders do not count, and no tag that belongs to the end.
     begins_anew = after == b"ID3" or (len(after) == 3 and after[0] == 0xFF and after[1] & 0xE0 == 0xE0)
-    left = size - start - length
+    left = size - place
     return bool(left <= _MOST_TAG_BYTES and not (begins_anew and left > _MOST_FRAME_BYTES))
+
+
+def _after_closing_tags(file: Any, place: int) -> int:
+    """Where the tags that begin at `place`, ID3v1 and APE, end."""
+    while True:
+        file.seek(place)
+        head = file.read(32)
+        if head[:3] == b"TAG":
+            place += 128
+        elif head[:8] == b"APETAGEX" and len(head) == 32:
+            is_header = head[23] & 0x20  # whose size counts a footer, and not itself
+            place += 32 + (struct.unpack("<I", head[12:16])[0] if is_header else 0)
+        else:
+            return place
 
 
 def _after_id3(file: Any) -> int:
@@ -73,7 +88,7 @@ def ogg_pages(file: Any) -> OggPages | None:
     """The file's pages, one header after the other; None if it does not begin with one."""
     file.seek(0, os.SEEK_END)
     size = file.tell()
-    place, data_seen, joined, ends = 0, False, False, False
+    place, page_at, data_seen, joined, ends = 0, 0, False, False, False
     while place < size:
         file.seek(place)
         page = file.read(_OGG_HEADER_BYTES + 255)
@@ -81,11 +96,13 @@ def ogg_pages(file: Any) -> OggPages | None:
             if place == 0:
                 file.seek(0)
                 return None
-            place = _next_page(file, place)
+            # What was cut short says that it is longer than it is.
+            place = page_at = _next_page(file, page_at + 4)
             continue
         lengths = page[_OGG_HEADER_BYTES:][: page[26]] if len(page) >= _OGG_HEADER_BYTES else b""
         flags = page[5] if lengths else 0
         begins = bool(flags & _BEGINS)
+        page_at = place
         joined |= begins and data_seen
         data_seen |= not begins
         place += max(_OGG_HEADER_BYTES + len(lengths) + sum(lengths), 4)

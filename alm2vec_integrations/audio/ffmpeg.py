@@ -23,6 +23,9 @@ _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 # that of the pictures for that of the sound.
 _GUESSED = ("aac", "mp3", "flac", "ogg", "avi", "flv")
 
+_OWN_CLOCK = ("avi", "flv")
+"""Containers that say of each packet when it is played, once and for all."""
+
 _lengths: Remembered[float] = Remembered()
 
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -113,10 +116,11 @@ class FFmpegRecording:
     def _counted(self) -> float:
         stream, length = self._stream, 0.0
         try:
-            for packet in self._container.demux(stream):
-                length += float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
-                if length > limits.MAX_BYTES:  # far past any limit; its timestamps are nonsense
-                    break
+            if self._container.format.name == "ogg":
+                # Joined files, where each packet's own length counts what its stream's header cuts off.
+                length = sum(frame.samples for frame in self._container.decode(stream)) / self.rate
+            else:
+                length = self._packets_seconds()
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise self._damaged(error) from error
         # Opened again, since a seek to the beginning may find that of a later stream.
@@ -124,6 +128,18 @@ class FFmpegRecording:
         self._file.seek(0)
         self._open()
         return length
+
+    def _packets_seconds(self) -> float:
+        # A clock of whole milliseconds is exact from the first packet to the last, and not in each of them.
+        counted, end, base = 0.0, 0.0, self._stream.time_base
+        for packet in self._container.demux(self._stream):
+            duration = float((packet.duration or 0) * base)
+            counted += duration
+            if packet.pts is not None:
+                end = max(end, float((packet.pts - self._origin) * base) + duration)
+            if counted > limits.MAX_BYTES:  # far past any limit; its timestamps are nonsense
+                break
+        return end if self._container.format.name in _OWN_CLOCK else counted
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """The frames from `start` to `stop`, decoded from a little before `start`."""
@@ -150,7 +166,7 @@ class FFmpegRecording:
         # Of the format alone; interleaved, since PyAV crashes on frames of more than eight planes.
         interleave = self._av.AudioResampler(format="flt")
         position: int | None = None
-        for frame in self._frames():
+        for frame in self._frames(sought=seconds > 0):
             if frame.sample_rate != self.rate or frame.layout.nb_channels != self.channels:
                 raise AudioError(
                     "changes its sampling rate or channels on the way: convert it to a WAV or FLAC file",
@@ -169,12 +185,16 @@ class FFmpegRecording:
                 if position >= stop:
                     return
 
-    def _frames(self) -> Iterator[Any]:
+    def _frames(self, *, sought: bool) -> Iterator[Any]:
         for packet in self._container.demux(self._stream):
             try:
-                yield from packet.decode()
+                for frame in packet.decode():
+                    sought = False
+                    yield frame
             except self._av.error.InvalidDataError:
-                if bytes(packet)[:3] != b"ID3":  # where MP3s were joined, tags and all; FFmpeg takes them for a frame
+                # The rest of a frame that began before the place that was sought; or where MP3s were joined, tags and
+                # all, which FFmpeg takes for a frame.
+                if not sought and bytes(packet)[:3] != b"ID3":
                     raise
 
     def _damaged(self, error: Exception) -> AudioError:

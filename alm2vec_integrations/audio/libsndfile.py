@@ -14,6 +14,7 @@ from .containers import OggPages, mp3_length_is_known, ogg_pages
 from .recordings import BLOCK_FRAMES, Block
 from .remembering import Remembered
 
+_NOT_ITS_CODEC = ("unknown error in flac decoder", "Malformed 'fmt ' chunk")  # FLAC in Ogg; codecs of telephony in WAV
 _NOT_FOR_LIBSNDFILE = (1, 4)  # SF_ERR_UNRECOGNISED_FORMAT, SF_ERR_UNSUPPORTED_ENCODING
 
 # What libsndfile reports for a stream whose header does not say how long it is, and more than any file holds.
@@ -59,7 +60,7 @@ class SoundFileRecording:
             self._file = _opened(os.dup(file.fileno()) if clip.path is not None else file)
         except (OSError, RuntimeError, TypeError, ValueError) as error:  # libsndfile's own is a RuntimeError
             detail = _detail(error)
-            if getattr(error, "code", None) in _NOT_FOR_LIBSNDFILE:
+            if getattr(error, "code", None) in _NOT_FOR_LIBSNDFILE or any(said in detail for said in _NOT_ITS_CODEC):
                 raise OtherReaderError(detail) from error
             raise AudioError(
                 f"is damaged, and cannot be opened ({detail}): fetch or record it again", source=self._name
@@ -116,6 +117,8 @@ class SoundFileRecording:
                 raise OtherReaderError("an Ogg file of several streams one after the other")
         if self._file.frames >= _UNKNOWN_FRAMES:
             raise OtherReaderError("its header does not say how long it is")
+        if self._file.format == "WAV" and self._file.subtype.startswith("MPEG"):
+            raise OtherReaderError("a WAV with MP3 inside, whose header counts more than there is")
         if self._file.format == "MP3" and not mp3_is_whole:
             raise OtherReaderError("an MP3 without a Xing header for all of it, which does not say how long it is")
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from .. import references
-from ..clips import AudioClip
+from ..clips import MOST_SECONDS, AudioClip
 from ..errors import AudioError, InputError
 from .access import AccessPolicy
-from .decoding import measure
+from .decoding import TOLERANCE_SECONDS, measure
 from .limits import TRAINED_SECONDS
 from .recordings import AUDIO_SUFFIXES
 
@@ -52,23 +52,32 @@ def segment(
     """
     hop = segment_seconds if hop_seconds is None else hop_seconds
     for name, value in (("segment_seconds", segment_seconds), ("hop_seconds", hop), ("min_seconds", min_seconds)):
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value <= 0:
-            raise InputError(f"{name} must be a number of seconds, more than 0, got {value!r}")
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        least = 0.0 if name == "min_seconds" else TOLERANCE_SECONDS
+        if not is_number or not least <= value < MOST_SECONDS:
+            raise InputError(f"{name} must be a number of seconds, {least} or more, got {value!r}")
     if hop > segment_seconds:
         raise InputError(f"hop_seconds ({hop}) past segment_seconds ({segment_seconds}) would leave gaps")
     if min_seconds > segment_seconds:
         raise InputError(f"min_seconds ({min_seconds}) cannot be more than segment_seconds ({segment_seconds})")
     if not isinstance(source, AudioClip):
-        if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
+        path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        if not isinstance(path, str) or not path:
             raise InputError(f"segment takes an AudioClip, a file or a folder, got {source!r}")
-        if not Path(source).is_dir():
-            source = AudioClip(source)
+        if not _is_folder(path):
+            source = AudioClip(path)
     if on_error is not None and not callable(on_error):
         raise InputError(f"on_error must be a function of one error, got {on_error!r}")
     policy = AccessPolicy(allowed_audio_roots)
     # A generator runs nothing before it is asked; arguments are checked now.
     return _segments(source, policy, (segment_seconds, hop, min_seconds), on_error)
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # no name that could be one; whoever opens it says why
+        return False
 
 
 def audio_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
@@ -112,7 +121,7 @@ def _segments(
 
 
 def _cut(clip: AudioClip, policy: AccessPolicy, lengths: tuple[float, float, float]) -> Iterator[AudioClip]:
-    segment_seconds, hop, shortest = lengths
+    segment_seconds, hop, shortest = map(float, lengths)
     extent = measure(clip, policy, whole=True)
     first, last = extent.start / extent.rate, extent.stop / extent.rate
     for number in itertools.count():
