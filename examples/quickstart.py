@@ -1,74 +1,68 @@
-"""Search a folder of audio by a text, by a clip, and by a clip with a question, through LangChain.
+"""The model's four jobs on a folder of audio, through LangChain's in-memory vector store.
 
-python examples/quickstart.py             makes a folder of sounds first
-python examples/quickstart.py FOLDER      searches yours (WAV and FLAC files)
+python examples/quickstart.py             makes a small sound library first
+python examples/quickstart.py FOLDER      takes your recordings (WAV and FLAC files)
 """
 
 import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import soundfile
 from langchain_core.vectorstores import InMemoryVectorStore
+from sound_library import write_library
 
 from alm2vec_integrations import QUESTIONS, AudioClip
 from alm2vec_integrations.langchain import ALM2VecEmbeddings
 
-MODEL = "alm2vec-tiny"  # a demonstration; "cara-ai/ALM2Vec-FT" is the real one
-RATE = 22_050
-
-
-def make_sounds(folder: Path) -> None:
-    """Write a few recordings of two seconds each."""
-    t = np.arange(2 * RATE) / RATE
-    rng = np.random.default_rng(0)
-    beats = (t % 0.5 < 0.05).astype(float)
-    sounds = {
-        "rain": 0.1 * rng.standard_normal(len(t)),
-        "siren": 0.4 * np.sin(2 * np.pi * (700 * t - 60 * np.cos(2 * np.pi * t))),
-        "hum": 0.3 * np.sin(2 * np.pi * 50 * t) + 0.15 * np.sin(2 * np.pi * 100 * t),
-        "knocking": beats * rng.standard_normal(len(t)) * 0.4,
-        "chord": sum(0.15 * np.sin(2 * np.pi * f * t) for f in (262, 330, 392)),
-    }
-    for name, samples in sounds.items():
-        soundfile.write(folder / f"{name}.flac", samples, RATE)
+MODEL = "alm2vec-tiny"  # a demonstration that knows these sounds; "cara-ai/ALM2Vec-FT" is the real one
 
 
 def show(title: str, found: list) -> None:
-    """Print what a search returned."""
+    """Print hits, best first."""
     print(f"\n{title}")
     for document, score in found:
         print(f"  {score:7.4f}  {document.metadata['source']}")
 
 
 def main(folder: Path) -> None:
-    """Index the folder, then ask three ways."""
+    """Index the folder, then do the four jobs."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".wav", ".flac"))
     if not paths:
         sys.exit(f"{folder} holds no WAV or FLAC file")
     embeddings = ALM2VecEmbeddings(model=MODEL, allowed_audio_roots=[folder])
     documents = [AudioClip(path).reference() for path in paths]
     metadata = [{"source": path.name} for path in paths]
+    example = next((path for path in paths if path.name.startswith("dog over rain")), paths[0])
+    speaker = next((path for path in paths if path.name.startswith("woman")), paths[0])
 
+    # Text to audio.
     store = InMemoryVectorStore(embeddings)
     store.add_texts(documents, metadata)
-    show('By a text: "heavy rain"', store.similarity_search_with_score("heavy rain", k=3))
+    text = "a church bell in the wind"
+    show(f'Recordings for a text: "{text}"', store.similarity_search_with_score(text, k=3))
 
-    example = AudioClip(paths[0])
+    # Audio to text.
+    texts = ["a dog barking over rain", "a cat meowing over guitar music", "a man speaking over traffic"]
+    captions = InMemoryVectorStore(embeddings)
+    captions.add_texts(texts, [{"source": text} for text in texts])
     vector = embeddings.embed_audio_query(example)
-    show(f"By a clip: {paths[0].name}", store.similarity_search_with_score_by_vector(vector, k=3))
+    show(f"Texts for a recording: {example.name}", captions.similarity_search_with_score_by_vector(vector, k=3))
 
-    # By one aspect: the documents and the query are embedded together with the same question.
-    question = QUESTIONS["music"]
-    aspect = embeddings.model_copy(update={"document_task": "query", "document_question": question})
-    by_aspect = InMemoryVectorStore(aspect)
-    by_aspect.add_texts(documents, metadata)
-    vector = aspect.embed_audio_query(example, question)
-    show(
-        f'By a clip with a question: {paths[0].name}, "{question}"',
-        by_aspect.similarity_search_with_score_by_vector(vector, k=3),
-    )
+    # Audio to audio, by one aspect: documents and query are embedded together with the same question.
+    for question in (QUESTIONS["background"], "What is the main sound?"):
+        aspect = embeddings.model_copy(update={"document_task": "query", "document_question": question})
+        alike = InMemoryVectorStore(aspect)
+        alike.add_texts(documents, metadata)
+        vector = aspect.embed_audio_query(example, question)
+        found = alike.similarity_search_with_score_by_vector(vector, k=3)
+        show(f'Recordings like a recording: {example.name}, "{question}"', found)
+
+    # Audio and a question to an answer.
+    answers = InMemoryVectorStore(embeddings)
+    answers.add_texts(["male", "female"], [{"source": "male"}, {"source": "female"}])
+    vector = embeddings.embed_audio_query(speaker, QUESTIONS["gender"])
+    found = answers.similarity_search_with_score_by_vector(vector, k=2)
+    show(f'An answer: {speaker.name}, "{QUESTIONS["gender"]}"', found)
 
 
 if __name__ == "__main__":
@@ -76,5 +70,5 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]))
     else:
         with tempfile.TemporaryDirectory() as made:
-            make_sounds(Path(made))
+            write_library(Path(made))
             main(Path(made))

@@ -7,6 +7,7 @@ from pathlib import Path
 import fake_checkpoints
 import pytest
 import sounds
+from sound_library import write_library
 
 from alm2vec_integrations import ALM2VecEncoder, ALM2VecWarning
 
@@ -55,6 +56,12 @@ def tiny():
 def clips(tmp_path):
     """Ten WAV files of different sound and length."""
     return [sounds.write(tmp_path / "clips" / f"{i}.wav", sounds.noise(0.5 + 0.13 * i, seed=i)) for i in range(10)]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """Recordings that the bundled model knows, named by what is in them; "dog over rain.flac" is the first."""
+    return write_library(tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,23 @@ def test_the_installed_command_from_another_directory(folder, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        (["a church bell in the wind"], "church bell over wind.flac"),
+        (["--audio", "man over traffic.flac"], "man over traffic.flac"),
+        (["female", "--question", "What is the gender of speaker in this audio?"], "woman over piano.flac"),
+        (["What music is playing?", "--audio", "cat over guitar.flac"], "cat over guitar.flac"),
+    ],
+)
+def test_the_right_recording_comes_first(library, capsys, query, best):
+    """Found by a text, by a clip, by an answer, and by a clip with a question."""
+    query = [str(library[0].parent / word) if word.endswith(".flac") else word for word in query]
+    status, out, _ = search(capsys, library[0].parent, *query, "--json")
+    assert status == 0
+    assert Path(json.loads(out)["hits"][0]["source"]).name == best
+
+
 def test_each_form_of_query_gives_the_cores_scores(folder, tiny, capsys):
     """Text; clip; clip with text; and an aspect, on both sides, in the card's form."""
     paths = [folder / "tone.wav", folder / "deep" / "noise.flac", folder / "deep" / "er" / "HIGH.WAV"]

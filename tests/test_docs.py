@@ -78,19 +78,54 @@ def test_the_cards_call_and_ours_agree(hub, calls):
     assert abs(values["our_scores"][0][0] - values["our_scores"][0][1]) > 1e-3
 
 
-def test_the_quickstart(hub, tmp_path):
-    """Makes its own sounds and prints three searches; a folder of the user's works too."""
-    script = ROOT / "examples" / "quickstart.py"
-    for arguments in ([], [str(sounds.write(tmp_path / "x.flac", sounds.tone(1.0)).parent)]):
-        done = subprocess.run(
-            [sys.executable, str(script), *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        titles = [line for line in done.stdout.splitlines() if line.startswith("By ")]
-        assert len(titles) == 3
-        hits = [line.split() for line in done.stdout.splitlines() if line.startswith("  ")]
-        assert len(hits) == (9 if not arguments else 3)
-        assert all(-1.0001 <= float(score) <= 1.0001 for score, _ in hits)
+def quickstart(*arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "quickstart.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return blocks(done.stdout)
+
+
+def blocks(printed):
+    """(title, [(score, source)]) of each search in what the quickstart prints."""
+    found = []
+    for block in printed.strip().split("\n\n"):
+        title, *hits = block.splitlines()
+        found.append((title, [(float(line.split()[0]), line.split(maxsplit=1)[1]) for line in hits]))
+    return found
+
+
+def test_the_quickstart(tmp_path):
+    """Makes its own recordings, and finds the right ones in each of the four jobs."""
+    by_text, by_clip, background, event, answer = (
+        [source for _, source in hits] for _, hits in quickstart(cwd=tmp_path)
+    )
+    assert by_text[0] == "church bell over wind.flac"
+    assert by_clip[0] == "a dog barking over rain"
+    assert background[:2] == ["dog over rain.flac", "knock over rain.flac"]
+    assert event[:2] == ["dog over rain.flac", "dog over piano.flac"]
+    assert answer == ["female", "male"]
+
+
+def test_what_the_readme_shows_is_what_it_prints(tmp_path):
+    """Titles, sources and order as shown, scores to two digits."""
+    shown = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    printed = dict(quickstart(cwd=tmp_path))
+    for title, hits in blocks(shown):
+        assert [source for _, source in hits] == [source for _, source in printed[title]]
+        assert [score for score, _ in hits] == pytest.approx([score for score, _ in printed[title]], abs=0.01)
+
+
+def test_the_quickstart_on_a_folder(tmp_path):
+    """Of the user's own."""
+    path = sounds.write(tmp_path / "x.flac", sounds.tone(1.0))
+    found = quickstart(str(path.parent), cwd=tmp_path)
+    assert [hits[0][1] for _, hits in found[2:4]] == ["x.flac", "x.flac"]
+    assert all(-1.0001 <= score <= 1.0001 for _, hits in found for score, _ in hits)
 
 
 def test_links_lead_somewhere():

@@ -305,8 +305,8 @@ def _warn_of_tiny(model: str) -> None:
     if model == tiny.NAME and not _warned_of_tiny:
         _warned_of_tiny = True
         warnings.warn(
-            f"{tiny.NAME} is a demonstration model with random weights, not ALM2Vec: its vectors have the right shape "
-            "and no meaning. For retrieval use cara-ai/ALM2Vec-FT.",
+            f"{tiny.NAME} is a demonstration model, not ALM2Vec: it knows some fifty procedural sounds and nothing of "
+            "the world. For retrieval use cara-ai/ALM2Vec-FT.",
             ALM2VecWarning,
             stacklevel=2,
         )

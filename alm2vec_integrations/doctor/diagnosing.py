@@ -214,7 +214,7 @@ def _judge_published(found: Diagnosis) -> None:
 
 def _conclude(found: Diagnosis) -> None:
     if found.model == tiny.NAME:
-        found.verdict.append("It is the bundled demonstration model, not ALM2Vec: its vectors mean nothing.")
+        found.verdict.append("It is the bundled demonstration model, not ALM2Vec: do not index with it.")
     if found.status == "doubtful":
         return
     found.status = "good with settings" if found.settings else "good"

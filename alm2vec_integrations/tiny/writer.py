@@ -1,7 +1,7 @@
 """Write a checkpoint folder of the stand-in architecture, at any size, with random weights.
 
-The bundled checkpoint is `write_checkpoint(FOLDER, BUNDLED)`; tests write their own; `FULL` has the shape of
-MiDashengLM-7B, for measurements on a GPU.
+The bundled checkpoint has the shape `BUNDLED` and was trained by `examples/train_tiny`; tests write their own; `FULL`
+has the shape of MiDashengLM-7B, for measurements on a GPU.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Shape:
 
 
 BUNDLED = Shape(
-    audio_width=64,
-    audio_depth=2,
+    audio_width=128,
+    audio_depth=4,
     audio_heads=4,
-    audio_mlp=256,
+    audio_mlp=512,
     text_config={
-        "hidden_size": 96,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 6,
+        "hidden_size": 160,
+        "intermediate_size": 416,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "vocab_size": 320,
+        "vocab_size": 1024,
         "rms_norm_eps": 1e-6,
         "rope_theta": 1e6,
         "max_position_embeddings": 32768,

@@ -262,33 +262,51 @@ class TestReferences:
 
 class TestStore:
     @pytest.fixture
-    def store(self, tiny, clips):
-        embeddings = ALM2VecEmbeddings(model="alm2vec-tiny", device="cpu", allowed_audio_roots=clips[0].parent)
+    def embeddings(self, tiny, library):
+        return ALM2VecEmbeddings(model="alm2vec-tiny", device="cpu", allowed_audio_roots=library[0].parent)
+
+    def store(self, embeddings, library):
         store = InMemoryVectorStore(embeddings)
-        store.add_texts([AudioClip(clip).reference() for clip in clips], [{"source": str(clip)} for clip in clips])
-        store.add_texts(["a transcript of something"], [{"source": "text"}])
+        store.add_texts([AudioClip(path).reference() for path in library], [{"source": p.name} for p in library])
+        store.add_texts(["a man speaking over traffic"], [{"source": "text"}])
         return store
 
-    def test_found_by_text_by_clip_and_by_clip_with_question(self, store, tiny, clips):
-        """The order is that of the cosines between the core's own vectors."""
-        embeddings = store.embedding
-        items = [*(AudioClip(clip) for clip in clips), "a transcript of something"]
-        sources = [*map(str, clips), "text"]
-        documents = tiny.encode(items, task="document")
-        queries = [
-            (embeddings.embed_query("rain"), "rain"),
-            (embeddings.embed_audio_query(clips[4]), AudioClip(clips[4])),
-            (embeddings.embed_audio_query(clips[4], "what?"), AudioText("what?", AudioClip(clips[4]))),
-        ]
-        for vector, item in queries:
-            scores = documents @ tiny.encode(item, task="query")
-            expected = [sources[i] for i in np.argsort(-scores)[:4]]
-            found = store.similarity_search_with_score_by_vector(vector, k=4)
-            assert [document.metadata["source"] for document, _ in found] == expected
-            np.testing.assert_allclose([score for _, score in found], np.sort(scores)[::-1][:4], atol=1e-5)
+    def sources(self, found):
+        return [document.metadata["source"] for document in found]
 
-    async def test_the_stores_own_search(self, store, clips):
+    def test_found_by_text_and_by_clip(self, embeddings, library):
+        """The recording that a text describes; for a recording, itself and the text that describes it."""
+        store = self.store(embeddings, library)
+        assert self.sources(store.similarity_search("a cat meowing over guitar music", k=1)) == ["cat over guitar.flac"]
+        clip = next(path for path in library if path.name == "man over traffic.flac")
+        vector = embeddings.embed_audio_query(clip)
+        assert self.sources(store.similarity_search_by_vector(vector, k=2)) == ["man over traffic.flac", "text"]
+
+    def test_two_questions_find_two_recordings(self, embeddings, library):
+        """The same clip, after itself: by what is behind, and by what is in front."""
+        found = []
+        for question in ("Describe the background noise of this audio?", "What is the main sound?"):
+            aspect = embeddings.model_copy(update={"document_task": "query", "document_question": question})
+            vector = aspect.embed_audio_query(library[0], question)
+            found.append(self.sources(self.store(aspect, library).similarity_search_by_vector(vector, k=2)))
+        assert found == [
+            ["dog over rain.flac", "knock over rain.flac"],
+            ["dog over rain.flac", "dog over piano.flac"],
+        ]
+
+    def test_scores_are_the_cores_cosines(self, embeddings, tiny, library):
+        """In the store's order."""
+        documents = tiny.encode([AudioClip(path) for path in library], task="document")
+        expected = np.sort(documents @ tiny.encode("rain", task="query"))[::-1][:4]
+        store = InMemoryVectorStore(embeddings)
+        store.add_texts([AudioClip(path).reference() for path in library])
+        found = store.similarity_search_with_score("rain", k=4)
+        np.testing.assert_allclose([score for _, score in found], expected, atol=1e-5)
+
+    async def test_the_stores_own_search(self, embeddings, library):
         """`similarity_search` and its async twin take a string and embed it as a query."""
-        found = store.similarity_search("rain", k=11)
-        assert [d.page_content for d in found] == [d.page_content for d in await store.asimilarity_search("rain", k=11)]
-        assert {Path(d.metadata["source"]).name for d in found} == {"text", *(clip.name for clip in clips)}
+        store = self.store(embeddings, library)
+        found = self.sources(store.similarity_search("rain", k=8))
+        assert found == self.sources(await store.asimilarity_search("rain", k=8))
+        assert set(found[:2]) == {"dog over rain.flac", "knock over rain.flac"}
+        assert set(found) == {"text", *(path.name for path in library)}

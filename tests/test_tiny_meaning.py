@@ -1,0 +1,125 @@
+"""What the bundled model knows: its card's evaluation in small, and its four jobs on the sound library."""
+
+import numpy as np
+import pytest
+import soundfile
+from sound_library import SCENES, SPEECH
+from train_tiny import evaluate, mixing, scenes, sounds, wording
+
+from alm2vec_integrations import QUESTIONS, ALM2VecEncoder, AudioClip, AudioText
+from alm2vec_integrations.tiny import FOLDER
+from alm2vec_integrations.tiny.writer import BUNDLED, write_checkpoint
+
+FLOORS = {"mixtures": 0.90, "single sounds": 0.95}
+ANY = 0.85  # of thirty questions a good model may miss a few; the card has hundreds
+
+
+@pytest.fixture(scope="module")
+def results(tiny):
+    """A tenth of the evaluation, without the synthesisers' speech."""
+    return evaluate.run(tiny, None, share=0.1)
+
+
+def test_a_tenth_of_the_evaluation(results):
+    """Every score is above its floor, and what it would be without the sound, the question or both is far below."""
+    scores = [score for table in results.values() for score in table]
+    assert len(scores) > 40
+    low = [
+        (score.name, score.value)
+        for score in scores
+        if score.value < next((f for name, f in FLOORS.items() if score.name.startswith(name)), ANY)
+        and "audio → text, R@1" not in score.name
+    ]
+    assert not low
+    for name in ("shuffled audio", "length and loudness", "no question, no instruction", "shuffled question"):
+        gaps = [score.value - score.baselines[name] for score in scores if name in score.baselines]
+        assert len(gaps) >= 8
+        assert np.mean(gaps) > 0.3, name
+    blind = [s.baselines["no question, no instruction"] for s in scores if "no question" in " ".join(s.baselines)]
+    assert np.mean(blind) <= 0.5
+
+
+def test_without_training_the_floors_are_not_reached(tmp_path):
+    """The evaluation tells a model that knows nothing."""
+    folder = write_checkpoint(tmp_path / "random", BUNDLED)
+    with ALM2VecEncoder(folder, trust_remote_code=True, device="cpu") as encoder:
+        evaluation = evaluate.Evaluation(encoder, None, share=0.05)
+        assert all(score.value < 0.5 for score in evaluation.mixtures() if score.name.endswith("R@1"))
+        assert evaluation.answers("background").value < 0.5
+        assert evaluation.triplets("count")[0].value < 0.8
+
+
+@pytest.mark.parametrize("behind", ["rain", "traffic", "piano", "wind", "guitar", None])
+@pytest.mark.parametrize(("who", "answer"), [("man", "male"), ("woman", "female")])
+def test_who_speaks(tiny, who, answer, behind):
+    """The published question, of a voice that training did not have, over other things."""
+    samples = np.zeros(5 * sounds.RATE, np.float32)
+    voice = soundfile.read(SPEECH / f"{who}.flac", dtype="float32")[0]
+    samples[8_000 : 8_000 + len(voice)] = voice
+    if behind:
+        samples += 0.4 * sounds.make(behind, "voices", 0)[: len(samples)]
+    clip = AudioClip(np.clip(samples, -1, 1), sampling_rate=sounds.RATE)
+    scores = tiny.encode_document(["male", "female"]) @ tiny.encode_query(AudioText(QUESTIONS["gender"], clip))
+    assert ["male", "female"][int(np.argmax(scores))] == answer
+
+
+class TestLibrary:
+    """The four jobs, through the core."""
+
+    def best(self, library, scores):
+        return library[int(np.argmax(scores))].name
+
+    def test_text_to_audio(self, tiny, library):
+        clips = tiny.encode_document([AudioClip(path) for path in library])
+        for text, name in (
+            ("a church bell in the wind", "church bell over wind.flac"),
+            ("a cat meowing over guitar music", "cat over guitar.flac"),
+            ("a woman speaking, with piano music in the background", "woman over piano.flac"),
+        ):
+            assert self.best(library, clips @ tiny.encode_query(text)) == name
+
+    def test_audio_to_text(self, tiny, library):
+        texts = [f"{wording.NAMES[front][0]} over {wording.NAMES[behind][0]}" for front, behind in SCENES]
+        documents = tiny.encode_document(texts)
+        clips = tiny.encode_query([AudioClip(path) for path in library])
+        assert (clips @ documents.T).argmax(axis=1).tolist() == list(range(len(library)))
+
+    @pytest.mark.parametrize(
+        ("aspect", "name"),
+        [
+            ("Describe the background noise of this audio?", "knock over rain.flac"),
+            ("What is the main sound?", "dog over piano.flac"),
+        ],
+    )
+    @pytest.mark.parametrize("form", ["question", "instruction"])
+    def test_audio_to_audio_by_one_aspect(self, tiny, library, aspect, name, form):
+        example = next(path for path in library if path.name == "dog over rain.flac")
+        others = [path for path in library if path != example]
+        clips = [AudioClip(path) for path in (example, *others)]
+        if form == "question":
+            vectors = tiny.encode_query([AudioText(aspect, clip) for clip in clips])
+        else:
+            about = "the background noise" if "background" in aspect else "the main sound"
+            vectors = tiny.encode_query(clips, instruction=f"Represent the audio by {about}.")
+        assert self.best(others, vectors[1:] @ vectors[0]) == name
+
+    def test_rerank_by_a_question(self, tiny, library):
+        clips = [AudioClip(path) for path in library]
+        ranked = tiny.rerank(clips[0], clips[1:], question="Describe the background noise of this audio?", top_n=1)
+        assert library[1:][ranked[0].index].name == "knock over rain.flac"
+
+
+def test_the_card_is_the_evaluations(results):
+    """It has every row of the tables, says what the model is not, and names every kind of sound."""
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert "**It is not ALM2Vec**" in text
+    for title, scores in results.items():
+        assert f"### {title}\n" in text
+        assert all(f"| {score.name} |" in text for score in scores)
+    assert all(wording.NAMES[kind][0] in text for kind in scenes.KINDS)
+
+
+def test_training_scenes_have_no_pair_of_the_evaluation():
+    """Nor does a clip of the evaluation have the length of one of training's."""
+    assert not set(evaluate.LENGTHS) & set(mixing.LENGTHS)
+    evaluate.assert_disjoint(None)
