@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from made_checkpoints import VERSION, close_to_recorded, make, ours
 from safetensors.torch import save_file
 
-from alm2vec_integrations import ALM2VecEncoder, CheckpointError
+from alm2vec_integrations import CheckpointError
 from alm2vec_integrations.checkpoint import naming
 from alm2vec_integrations.checkpoint.weights import StoredWeights
-
-VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 NESTED = """
 class EarsConfig(PretrainedConfig):
@@ -43,24 +42,6 @@ FROM_PRETRAINED = """
 @pytest.fixture
 def sounds(tmp_path):
     return family.write_sounds(tmp_path)
-
-
-def ours(folder, **keywords):
-    return ALM2VecEncoder(folder, trust_remote_code=True, device="cpu", **keywords)
-
-
-def make(folder, *, code=None, config=None, tensors=None, narrow=None):
-    """The family's checkpoint with other code, configuration and tensors."""
-    family.write(folder, family.Member("made", code, config))
-    stored = family.weights() | (tensors or {})
-    if narrow is not None:
-        stored = {n: t.to(narrow) if t.is_floating_point() else t for n, t in stored.items()}
-    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def close_to_recorded(encoder, sounds, most=1e-3):
-    return 1 - (family.our_vectors(encoder, sounds) * family.recorded()).sum(axis=1).min() < most
 
 
 class TestNestedModels:
@@ -247,61 +228,6 @@ class TestTensors:
         said = r"takes another tensor for decoder\.norm\.weight: it strips the prefix 'decoder'"
         with pytest.raises(CheckpointError, match=said):
             _ = ours(folder).dim
-
-
-class TestCodeOfVersion5:
-    """What classes written for transformers 5 do, and may not do."""
-
-    def spoken(self, folder, front_end, *edits):
-        """The family's code with another front-end and other lines replaced."""
-        make(folder, code={"front_end": front_end})
-        code = (folder / "modeling_family.py").read_text()
-        for old, new in edits:
-            assert old in code
-            code = code.replace(old, new)
-        (folder / "modeling_family.py").write_text(code)
-        return folder
-
-    @pytest.mark.skipif(VERSION < (5, 0), reason="transformers 4 does not fill buffers there")
-    @pytest.mark.parametrize("placeholder", ["torch.ones(400)", "torch.zeros(400)", "torch.empty(400)"])
-    def test_buffers_that_init_weights_fills(self, tmp_path, sounds, placeholder):
-        """Have what it fills them with, not what the constructor puts there until then."""
-        fill = "if isinstance(module, FrontEnd):\n            module.window.copy_(torch.hann_window(400))\n        if"
-        folder = self.spoken(
-            tmp_path / "m",
-            family.PURE_TORCH.replace("torch.hann_window(400)", placeholder),
-            ("if isinstance(module, (nn.Linear", f"{fill} isinstance(module, (nn.Linear"),
-        )
-        assert close_to_recorded(ours(folder), sounds)
-
-    @pytest.mark.skipif(VERSION < (5, 0), reason="transformers 4 does not fill buffers there")
-    def test_init_weights_that_needs_weights(self, tmp_path, sounds):
-        """Cannot run without them: the buffers stay as they were constructed, and it is said."""
-        needs = "if isinstance(module, FrontEnd):\n            self.encoder.weight.sum().item()\n        if"
-        edit = ("if isinstance(module, (nn.Linear", f"{needs} isinstance(module, (nn.Linear")
-        encoder = ours(self.spoken(tmp_path / "m", family.PURE_TORCH, edit))
-        assert close_to_recorded(encoder, sounds)
-        assert any("_init_weights, which may fill them, fails" in said for said in encoder.load_report.warnings)
-
-    @pytest.mark.skipif(VERSION < (5, 0), reason="transformers 4 loads models inside constructors")
-    def test_a_model_that_is_loaded_inside_a_constructor(self, tmp_path):
-        """Would have uninitialised buffers."""
-        (tmp_path / "inner").mkdir()
-        line = f"        Qwen2Model.from_pretrained({str(tmp_path / 'inner')!r})\n"
-        folder = make(tmp_path / "m", code={"constructor": line + family.POST_INIT})
-        with pytest.raises(CheckpointError, match="loads a Qwen2Model by from_pretrained"):
-            _ = ours(folder).dim
-
-    def test_a_default_dtype_that_code_sets(self, tmp_path, sounds):
-        """Is what its buffers are computed in, and nobody else's afterwards."""
-        table = family.PURE_TORCH.replace(
-            "torch.hann_window(400)", "torch.hann_window(400) * (torch.get_default_dtype() is torch.float64)"
-        )
-        front_end = (
-            f"        torch.set_default_dtype(torch.float64)\n{table}        torch.set_default_dtype(torch.float32)\n"
-        )
-        assert close_to_recorded(ours(make(tmp_path / "m", code={"front_end": front_end})), sounds)
-        assert torch.get_default_dtype() is torch.float32
 
 
 class TestWideAndOddTensors:

@@ -16,7 +16,6 @@ import functools
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,39 +23,9 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from .buffers import Constructed
 from .patching import attribute, wrapped
 from .tying import tied_as_in_version_4
-
-
-@dataclass
-class Constructed:
-    """What the constructor computed, to be put back after transformers has loaded the weights.
-
-    Attributes:
-        buffers: every buffer by its full name; those that are not stored in a checkpoint are `not_stored`.
-        not_stored: names of the buffers that the class registered with `persistent=False`.
-        arguments: that the constructor was called with, as they were before the call.
-        keywords: the same.
-        info: what transformers' loader said of the model that it loaded.
-        remarks: what is worth a word, in words.
-        building: whether the constructor is running.
-    """
-
-    buffers: dict[str, torch.Tensor] = field(default_factory=dict)
-    not_stored: frozenset[str] = frozenset()
-    arguments: tuple[Any, ...] = ()
-    keywords: dict[str, Any] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-    building: bool = False
-
-    def put_back(self, model: nn.Module, names: frozenset[str]) -> None:
-        """Give the buffers in `names` the values that the constructor gave them."""
-        for name in names:
-            owner, _, key = name.rpartition(".")
-            module = model.get_submodule(owner)
-            now = module._buffers[key]
-            module._buffers[key] = self.buffers[name].to("cpu" if now is None else now.device, copy=True)
 
 
 @contextlib.contextmanager
@@ -89,8 +58,7 @@ def real_buffers(model_class: type[nn.Module], dtype: torch.dtype) -> Iterator[C
                 original(self, *args, **keywords)
                 if depth == 1:
                     _finish_as_post_init_would(self)
-                    constructed.remarks += _buffers_as_initialised(self)
-                    _take_down(self, constructed)
+                    constructed.take_down(self)
         finally:
             depth -= 1
             constructed.building = depth > 0
@@ -114,20 +82,6 @@ def real_buffers(model_class: type[nn.Module], dtype: torch.dtype) -> Iterator[C
         yield constructed
 
 
-def _take_down(model: nn.Module, constructed: Constructed) -> None:
-    constructed.buffers.update({name: buffer.detach().clone() for name, buffer in model.named_buffers()})
-    stored = set(model.state_dict(keep_vars=True))
-    constructed.not_stored = frozenset(constructed.buffers) - stored
-    on_meta = [name for name, buffer in constructed.buffers.items() if buffer.is_meta]
-    for name in on_meta:
-        if name in constructed.not_stored:
-            raise CheckpointError(
-                f"{type(model).__name__} leaves {name} without a value: its code builds it from parameters, which "
-                "have none yet when it is constructed"
-            )
-        del constructed.buffers[name]  # the files have it
-
-
 def _finish_as_post_init_would(model: nn.Module) -> None:
     # transformers 5 reads what `post_init` sets; classes written for 4 could do without calling it.
     if _is_version_5() and "all_tied_weights_keys" not in vars(model):
@@ -138,35 +92,6 @@ def _is_version_5() -> bool:
     from transformers import PreTrainedModel
 
     return hasattr(PreTrainedModel, "get_expanded_tied_weights_keys")
-
-
-@torch.no_grad()
-def _buffers_as_initialised(model: nn.Module) -> list[str]:
-    """Let `_init_weights` fill the buffers that are not stored, as transformers 5 has it do; weights are on meta.
-
-    Returns:
-        Where it could not, in words.
-    """
-    from transformers import PreTrainedModel
-
-    failed = []
-
-    def visit(module: nn.Module, model: Any) -> None:
-        for child in module.children():
-            visit(child, child if isinstance(child, PreTrainedModel) else model)
-        if not module._non_persistent_buffers_set:
-            return
-        try:
-            model._init_weights(module)
-        except Exception as error:  # the model's own code may raise anything
-            failed.append(
-                f"the buffers of {type(module).__name__} are as the constructor leaves them: _init_weights, which may "
-                f"fill them, fails without weights: {type(error).__name__}: {error}"
-            )
-
-    if _is_version_5():
-        visit(model, model)
-    return failed
 
 
 def _do_nothing(*_: Any, **__: Any) -> None:
@@ -199,7 +124,7 @@ def _listened_to(model_class: Any, constructed: Constructed) -> Iterator[None]:
         # Sizes that do not fit are named by the caller, who has what is needed for it.
         keywords["ignore_mismatched_sizes"] = True
         model, info = original(cls, *args, output_loading_info=True, **keywords)
-        constructed.info.update(info)
+        constructed.loaded(model, info)
         return (model, info) if output_loading_info else model
 
     listening: Any = from_pretrained
@@ -252,6 +177,7 @@ def _register_on_meta(
 def construct_again(model_class: type[nn.Module], first: Constructed, dtype: torch.dtype) -> Constructed:
     """What the constructor computes when it is run once more with the arguments of the first time, by itself."""
     with real_buffers(model_class, dtype) as again:
+        again.missing = first.missing
         arguments, keywords = copy.deepcopy((first.arguments, first.keywords))
         model_class(*arguments, **keywords)
     return again

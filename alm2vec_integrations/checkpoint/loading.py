@@ -25,7 +25,7 @@ from .report import LoadReport
 from .resolving import ResolvedCheckpoint, resolve
 
 if TYPE_CHECKING:
-    from .construction import Constructed
+    from .buffers import Constructed
     from .weights import StoredWeights
 
 logger = logging.getLogger(__name__)
@@ -278,16 +278,10 @@ def _complete(
     """Put in place what no file holds and the code provides; returns what of it is worth a word."""
     from .tying import tie_what_lists_declare
 
-    absent = (frozenset(constructed.buffers) - constructed.not_stored) & missing
-    lost = sorted(buffer for buffer in absent if buffer.endswith(("running_mean", "running_var")))
+    lost = sorted(buffer for buffer in constructed.absent if buffer.endswith(("running_mean", "running_var")))
     if lost and not any(path in missing for path, _ in model.named_parameters()):  # else there is worse to say
         raise CheckpointError(f"{name}: {lost[0]}, a statistic learnt in training, is in no file: fetch it again")
-    constructed.put_back(model, absent)
-    odd = tie_what_lists_declare(model, frozenset(stored.tensors), root=tie)
-    odd += constructed.remarks
-    if absent:
-        odd.append(f"{len(absent)} buffers are in no file and keep what the code computes: {min(absent)}")
-    return odd
+    return [*tie_what_lists_declare(model, frozenset(stored.tensors), root=tie), *constructed.remarks()]
 
 
 def _transformers_version() -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
-from .construction import Constructed
+from .buffers import Constructed, alike
 from .naming import SAMPLE, hushed, values
 from .precision import is_plain
 from .weights import StoredWeights
@@ -229,26 +229,17 @@ def _buffers_as_constructed(
         Those that come out otherwise in each run, as scratch space does, and so can be compared with the first only.
     """
     actual, again = dict(model.named_buffers()), construct()
-    different = [path for path in sorted(computed) if not _alike(actual.get(path), again.buffers.get(path))]
+    different = [path for path in sorted(computed) if not alike(actual.get(path), again.value(path))]
     if not different:
         return []
     third = construct()
     for path in different:
-        if _alike(again.buffers.get(path), third.buffers.get(path)) or not _alike(
-            actual.get(path), first.buffers[path]
-        ):
+        if alike(again.value(path), third.value(path)) or not alike(actual.get(path), first.value(path)):
             raise CheckpointError(
                 f"{name}: the buffer {path} is not what the model's constructor makes it, and no file holds it: the "
                 "vectors would be wrong; use the transformers version that the checkpoint was written for"
             )
     return different
-
-
-def _alike(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    moved = one.to(other.device, other.dtype)
-    return moved.shape == other.shape and bool(((moved == other) | ((moved != moved) & (other != other))).all())
 
 
 def _some(names: list[str]) -> str:
