@@ -136,3 +136,36 @@ class TestConstructors:
         )
         assert close_to_recorded(ours(make(tmp_path / "m", code={"front_end": front_end})), sounds)
         assert torch.get_default_dtype() is torch.float32
+
+    @pytest.mark.parametrize("before", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+    @pytest.mark.parametrize("where", ["constructor", "front_end", "import"])
+    def test_a_default_dtype_that_code_leaves_behind(self, tmp_path, sounds, before, dtype, where):
+        """Is the constructor's own: the vectors are right, and the process has the default dtype that it had."""
+        line = f"        torch.set_default_dtype(torch.{dtype})\n"
+        parts = {
+            "front_end": family.PURE_TORCH + (line if where == "front_end" else ""),
+            "constructor": (line if where == "constructor" else "") + family.POST_INIT,
+        }
+        edits = [("class FamilyConfig(P", f"{line.strip()}\n\n\nclass FamilyConfig(P")] if where == "import" else []
+        folder = make(tmp_path / "m", code=parts, edits=edits)
+        torch.set_default_dtype(before)
+        try:
+            vectors = ours(folder).encode("a dog barks", task="document")
+            assert torch.get_default_dtype() is before
+        finally:
+            torch.set_default_dtype(torch.float32)
+        if before is torch.float32:
+            assert close_to_recorded(ours(folder), sounds, most=1e-3)
+        assert np.isfinite(vectors).all()
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+    def test_a_default_dtype_that_code_leaves_behind_as_it_fails(self, tmp_path, dtype):
+        """Is not the process's either."""
+        constructor = f"        torch.set_default_dtype(torch.{dtype})\n        raise RuntimeError('in the middle')\n"
+        try:
+            with pytest.raises(CheckpointError, match="in the middle"):
+                _ = ours(make(tmp_path / "m", code={"constructor": constructor})).dim
+            assert torch.get_default_dtype() is torch.float32
+        finally:
+            torch.set_default_dtype(torch.float32)

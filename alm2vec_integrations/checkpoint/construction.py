@@ -54,7 +54,8 @@ def real_buffers(model_class: type[nn.Module], dtype: torch.dtype) -> Iterator[C
             constructed.arguments, constructed.keywords = copy.deepcopy((args, keywords))
         try:
             on_meta = wrapped(nn.Module, "register_parameter", partial(_register_on_meta, dtype))
-            with _default_dtype(torch.float32), torch.device("cpu"), on_meta:
+            with same_default_dtype_afterwards(), torch.device("cpu"), on_meta:
+                _set_default_dtype_to(torch.float32)
                 original(self, *args, **keywords)
                 if depth == 1:
                     _finish_as_post_init_would(self)
@@ -70,7 +71,7 @@ def real_buffers(model_class: type[nn.Module], dtype: torch.dtype) -> Iterator[C
         return result
 
     with (
-        wrapped(torch, "set_default_dtype", _keep_default_dtype),
+        wrapped(torch, "set_default_dtype", partial(_keep_default_dtype, constructed)),
         wrapped(PreTrainedModel, "_move_missing_keys_from_meta_to_device", move),
         _listened_to(model_class, constructed),
         tied_as_in_version_4(),
@@ -136,27 +137,31 @@ _set_default_dtype = torch.set_default_dtype
 
 
 @contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def same_default_dtype_afterwards() -> Iterator[None]:
+    """Let code set the default dtype for itself: it is the whole process's, which gets it back."""
     before = torch.get_default_dtype()
-    if before is dtype:  # it is the whole process's: leave it alone where that will do
-        yield
-        return
-    _set_default_dtype(dtype)
     try:
         yield
     finally:
-        _set_default_dtype(before)
+        _set_default_dtype_to(before)
 
 
-def _keep_default_dtype(original: Any, dtype: torch.dtype, /) -> None:
+def _set_default_dtype_to(dtype: torch.dtype) -> None:
+    if torch.get_default_dtype() is not dtype:  # it is the whole process's: leave it alone where that will do
+        _set_default_dtype(dtype)
+
+
+def _keep_default_dtype(constructed: Constructed, original: Any, dtype: torch.dtype, /) -> None:
     """Stands in for torch's own: transformers sets the dtype of the weights, here and for each model inside the model.
 
     Buffers would be computed in it, and other threads would work in it. Parameters get their dtype otherwise. The
-    checkpoint's code has its reasons to set one.
+    checkpoint's code has its reasons to set one, until transformers sets it for the next model or back.
     """
     # 0 is this function, 1 the wrapper that calls it.
     if not str(sys._getframe(2).f_globals.get("__name__")).startswith(("transformers.", "torch.")):
         original(dtype)
+    elif constructed.building:
+        _set_default_dtype_to(torch.float32)
 
 
 def _register_on_meta(

@@ -77,7 +77,9 @@ def load(configuration: Configuration) -> LoadedModel:
             f"{configuration.model}: this process was forked while its parent was loading a model, and cannot load "
             "one: load before forking, or start processes by spawn"
         )
-    with _loading:
+    from .construction import same_default_dtype_afterwards
+
+    with _loading, same_default_dtype_afterwards():
         return _load(configuration)
 
 
