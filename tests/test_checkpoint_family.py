@@ -402,13 +402,12 @@ class TestPrecision:
         assert 0 < report.drift < 1e-3
         assert 1 - (vectors * family.recorded()).sum(axis=1).min() < 1e-3
 
-    @pytest.mark.parametrize("trouble", ["drifts", "raises"])
-    def test_float32_where_less_does_not_do(self, tmp_path, sounds, trouble):
-        """A model that suffers from bfloat16 falls back, and says so."""
-        drifts = "vectors if self.encoder.weight.dtype is torch.float32 else vectors.flip(1)"
-        raises = "vectors if self.encoder.weight.dtype is torch.float32 else vectors.no_such_thing"
-        code = {"returned": drifts if trouble == "drifts" else raises}
-        encoder = ours(family.write(tmp_path / "m", family.Member(trouble, code)), dtype="bfloat16")
+    @pytest.mark.parametrize("what", ["", "audio is None and ", "audio is not None and "])
+    @pytest.mark.parametrize("trouble", ["vectors.flip(1)", "vectors.no_such_thing", "vectors * float('nan')"])
+    def test_float32_where_less_does_not_do(self, tmp_path, sounds, trouble, what):
+        """A model that suffers from bfloat16, in texts or in sounds, falls back, and says so."""
+        code = {"returned": f"{trouble} if {what}self.encoder.weight.dtype is not torch.float32 else vectors"}
+        encoder = ours(family.write(tmp_path / "m", family.Member("drifts", code)), dtype="bfloat16")
         np.testing.assert_allclose(family.our_vectors(encoder, sounds), family.recorded(), atol=1e-4)
         report = encoder.load_report
         assert report.dtype == "float32"

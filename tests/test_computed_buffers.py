@@ -114,6 +114,38 @@ class TestVerification:
             _ = ours(make(tmp_path / "m", code=code)).dim
 
 
+class TestOddBuffers:
+    """What the code makes is what it gets to work with."""
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
+    @pytest.mark.parametrize("persistent", [True, False])
+    @pytest.mark.parametrize(
+        ("made", "used"),
+        [
+            ("filterbank.double()", "(power.double() @ self.filterbank).float()"),
+            ("filterbank.bfloat16()", "(power.bfloat16() @ self.filterbank).float()"),
+            ("filterbank.to(torch.complex64)", "(power @ self.filterbank.real)"),
+            ("filterbank.to_sparse()", "(power @ self.filterbank.to_dense())"),
+        ],
+        ids=["float64", "bfloat16", "complex", "sparse"],
+    )
+    def test_their_dtype_and_layout(self, tmp_path, sounds, made, used, persistent, dtype):
+        """Stay as they are, since code may count on them."""
+        front_end = family.PURE_TORCH.replace('"{filterbank}", filterbank', f'"{{filterbank}}", {made}')
+        if persistent:
+            front_end = front_end.replace(", persistent=False", "")
+        folder = make(tmp_path / "m", code={"front_end": front_end}, edits=[("(power @ self.filterbank)", used)])
+        assert close_to_recorded(ours(folder, dtype=dtype), sounds)
+
+    @pytest.mark.parametrize("made", ["torch.rand(4, 4).to_sparse()", "torch.rand(4, 4).double()"])
+    def test_scratch_space(self, tmp_path, sounds, made):
+        """Of any kind, is compared with the run that loaded it."""
+        registered = f"        self.register_buffer('scratch', {made}, persistent=False)\n"
+        encoder = ours(make(tmp_path / "m", code={"constructor": registered + family.POST_INIT}))
+        assert close_to_recorded(encoder, sounds)
+        assert any("never the same twice: scratch" in said for said in encoder.load_report.warnings)
+
+
 class TestConstructors:
     """What runs in them."""
 

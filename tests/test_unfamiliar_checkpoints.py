@@ -274,6 +274,43 @@ class TestWideAndOddTensors:
         assert (report.dtype, report.warnings) == ("bfloat16", ())
 
 
+class TestSilence:
+    """Peak-normalising code divides by nothing where a clip is digital silence."""
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.parametrize(
+        "batch",
+        [
+            "waves = [w if w is None else w / w.abs().max() for w in waves]",
+            "assert audio is None or all(w.any() for w in waves), 'silent'",
+        ],
+        ids=["NaN", "raises"],
+    )
+    def test_a_model_without_a_vector_for_it(self, tmp_path, batch, dtype):
+        """Is used, with a warning that names silence."""
+        report = ours(make(tmp_path / "m", code={"batch": f"        {batch}"}), dtype=dtype).load_report
+        assert report.dtype == dtype
+        assert "noise and a tone with a question encode to finite rows" in report.checks
+        (said,) = report.warnings
+        assert said.startswith("it gives no vector for digital silence (")
+
+    def test_lower_precision_without_a_vector_for_it(self, tmp_path):
+        """Where float32 has one, does not do."""
+        narrow = "self.encoder.weight.dtype is not torch.float32"
+        batch = f"        waves = [w / w.abs().max() if w is not None and {narrow} else w for w in waves]"
+        report = ours(make(tmp_path / "m", code={"batch": batch}), dtype="bfloat16").load_report
+        assert report.dtype == "float32"
+        assert any("for silence it has no vector, unlike in float32" in said for said in report.warnings)
+
+    @pytest.mark.parametrize("sound", ["noise", "tone"])
+    def test_a_model_without_a_vector_for_sound(self, tmp_path, sound):
+        """Is refused."""
+        is_it = {"noise": "w.std() < 0.2", "tone": "w.std() > 0.2"}[sound]
+        batch = f"        assert not any(w is not None and w.any() and {is_it} for w in waves), 'not that'"
+        with pytest.raises(CheckpointError, match="not that"):
+            _ = ours(make(tmp_path / "m", code={"batch": batch})).dim
+
+
 class TestConfiguration:
     @pytest.mark.parametrize("where", ["config.json", "model_kwargs"])
     def test_no_quantisation_written_down(self, tmp_path, sounds, where):

@@ -2,8 +2,9 @@
 
 In code that nobody here has read, the parts that need float32 (the mel front-end, its batch norm, tables of rotary
 angles) cannot be found by name. So parameters are cast by the *type* of their module: linear, convolution, embedding
-and norm layers other than batch norm. Everything else, and every buffer, stays in float32. Where the two meet, the
-input of a layer is cast to the layer's dtype by a hook.
+and norm layers other than batch norm. Everything else that is stored stays in float32, and buffers that are not stored
+in the dtype in which the code made them. Where the two meet, the input of a layer is cast to the layer's dtype by a
+hook.
 """
 
 from __future__ import annotations
@@ -41,17 +42,18 @@ def is_cast(module: nn.Module) -> bool:
     return isinstance(module, _CAST_TYPES) or is_named_norm
 
 
-def place(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> None:
+def place(model: nn.Module, device: str | None, dtype: torch.dtype | None, stored: StoredWeights) -> None:
     """Move parameters and buffers to `device`, one at a time, in their dtypes.
 
     Args:
         model: its memory may still be the checkpoint's files.
         device: where to; None leaves every tensor where it is.
         dtype: of the modules that are cast; None leaves them in the dtype that they have, the widest if several. Batch
-            norms and buffers are in float32 either way.
+            norms and stored buffers are in float32 either way.
+        stored: the files.
     """
     moved: dict[int, nn.Parameter] = {}
-    for module in model.modules():
+    for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
@@ -66,7 +68,9 @@ def place(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> No
             module._parameters[name] = moved[id(parameter)]
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                own = torch.float32 if buffer.is_floating_point() else buffer.dtype
+                full = f"{path}.{name}" if path else name
+                held = full in stored.tensors and name not in module._non_persistent_buffers_set
+                own = torch.float32 if held and buffer.is_floating_point() else buffer.dtype
                 module._buffers[name] = buffer.to(device or buffer.device, own)
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -72,22 +69,22 @@ def settle(
         narrows = dtype not in (None, torch.float32) or (dtype is None and is_narrow(model))
         if checking and narrows:
             try:
-                reference = _in_float32(model, name, device, move=not placed_already)
+                reference = _in_float32(model, name, stored, device, move=not placed_already)
                 partial = is_narrow(model)
             except ALM2VecError as error:
                 warnings.append(
                     f"its layers could not be run in float32 one by one ({error}): float32 is used for all of it"
                 )
                 dtype = torch.float32
-        place(model, None if placed_already else device, dtype)
+        place(model, None if placed_already else device, dtype, stored)
     if dtype is not torch.float32:
         add_casts(model)
     checks, uncompared = _compare(model, name, configuration, stored, quantized=quantized)
     if partial:
         checks.append("the float32 to compare with was computed one layer at a time, since the files hold less")
     try:
-        answer = _try(model, name, device, sounds=checking)
-        drift = _drift(reference, answer)
+        answer = probes.probe(model, name, device, sounds=checking)
+        drift = None if reference is None else probes.drift(reference, answer)
         if drift is not None and drift > MOST_DRIFT:
             raise _DriftError(f"it moves probes by {drift:.1e} (1 - cosine), past {MOST_DRIFT}")
     except ALM2VecError as error:
@@ -97,7 +94,7 @@ def settle(
         reload_in_float32(model, stored)
         dtype = torch.float32
         checks, uncompared = _compare(model, name, configuration, stored, quantized=quantized)
-        answer = _try(model, name, device, sounds=checking)
+        answer = probes.probe(model, name, device, sounds=checking)
     shown = _shown(dtype)
     return Settled(
         device=device,
@@ -117,12 +114,12 @@ def _wanted(configuration: Configuration) -> torch.dtype | None:
     return wanted
 
 
-def _in_float32(model: nn.Module, name: str, device: str, *, move: bool) -> npt.NDArray[np.float32]:
-    """The probes' vectors with every layer computing in float32, on the device if there is room, else on the CPU."""
+def _in_float32(model: nn.Module, name: str, stored: StoredWeights, device: str, *, move: bool) -> probes.Answers:
+    """The probes' answers with every layer computing in float32, on the device if there is room, else on the CPU."""
     where = _room_for_float32(model, device) if move else device
-    place(model, where if move else None, None)
+    place(model, where if move else None, None, stored)
     with in_float32(model):
-        return probes.probe_audio(model, name, where)
+        return probes.probe(model, name, where, sounds=True)
 
 
 def _room_for_float32(model: nn.Module, device: str) -> str:
@@ -142,36 +139,6 @@ def _compare(
         return [], []
     found = verify_placed(name, model, stored, full=configuration.verify == "full", quantized=quantized)
     return list(found.checks), list(found.warnings)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What the first calls returned."""
-
-    dim: int
-    sounds: npt.NDArray[np.float32] | None
-    checks: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-def _try(model: Any, name: str, device: str, *, sounds: bool) -> _Answer:
-    """Make the first calls: a text, and sounds if asked to.
-
-    Raises:
-        CheckpointError: a call fails.
-        ModelContractError: what it returns is not one finite row.
-    """
-    text = probes.probe_text(model, name, device)
-    dim, check = int(text.shape[1]), "a text encodes to one finite row"
-    if not sounds:
-        return _Answer(dim, None, (check,), ())
-    audio = probes.probe_audio(model, name, device)
-    checks = (check, "noise, a tone and silence with a question encode to finite rows")
-    return _Answer(dim, audio, checks, tuple(probes.deafness(audio)))
-
-
-def _drift(reference: npt.NDArray[np.float32] | None, answer: _Answer) -> float | None:
-    return None if reference is None or answer.sounds is None else probes.drift(reference, answer.sounds)
 
 
 def _shown(dtype: torch.dtype | None) -> str:
