@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from . import inputs, tiny
-from .checkpoint.configuration import RESERVED_KWARGS, Verify
+from .checkpoint.configuration import OTHER_FILES, RESERVED_KWARGS, Verify
 from .checkpoint.resolving import is_folder, is_known
 from .errors import InputError
 from .instructions import Task
@@ -133,6 +133,14 @@ def _model_kwargs(value: Any) -> dict[str, Any]:
             own = RESERVED_KWARGS[name]
             instead = f"use the encoder's own argument {own}" if own else "it is set by the encoder"
             raise InputError(f"model_kwargs cannot hold {name!r}: {instead}")
+        if name in OTHER_FILES and value[name]:
+            raise InputError(
+                f"model_kwargs cannot hold {name}={value[name]!r}: weights are read from model.safetensors, or from "
+                "the shards that model.safetensors.index.json names; put them into a folder of their own, named so"
+            )
+    device_map = (value or {}).get("device_map")
+    if "meta" in map(str, device_map.values() if isinstance(device_map, Mapping) else [device_map]):
+        raise InputError(f"device_map={device_map!r}: tensors on the meta device have no values; name another device")
     return dict(value or {})
 
 

@@ -24,6 +24,9 @@ RESERVED_KWARGS = {
 }
 """What `model_kwargs` may not hold, and the encoder's own argument for it."""
 
+OTHER_FILES = ("variant", "subfolder", "gguf_file", "from_tf", "from_flax")
+"""What of `model_kwargs` would have transformers read other files than those that are verified."""
+
 Verify = Literal["full", "fast", "off"]
 
 

@@ -108,15 +108,16 @@ def _load(configuration: Configuration) -> LoadedModel:
     if full and (files := stored.check_digests()):
         checks.append(f"{files} files have the SHA-256 that the hub names them by")
     model_class, config = _classes(checkpoint)
-    quantized = _is_quantized(configuration, config)
+    quantized, odd = _is_quantized(configuration, config)
     keywords = _keywords(configuration, stored, quantized=quantized)
     model, constructed, missing = _from_pretrained(checkpoint, model_class, config, stored, keywords)
+    quantized = quantized and bool(getattr(model, "is_quantized", False))  # a class may not pass it on
     model.eval()
     verify_mode(name, model)
     checks.append("evaluation mode throughout")
     if checking:
         stored.call(called_otherwise(model, stored, missing, full=full))
-    odd = [] if quantized else as_stored(model, stored)
+    odd += [] if quantized else as_stored(model, stored)
     tie = checkpoint.config.get("tie_word_embeddings") is not False
     odd += _complete(name, model, constructed, stored, missing, tie=tie)
     no_meta(name, model)
@@ -215,14 +216,28 @@ def _keywords(configuration: Configuration, stored: StoredWeights, *, quantized:
     keywords: dict[str, Any] = {"dtype" if _version() >= (4, 56) else "torch_dtype": dtype}
     if quantized:
         keywords["device_map"] = {"": configuration.device}  # quantised while it is placed
-    return keywords | {name: value for name, value in configuration.model_kwargs.items() if value is not None}
+    given = dict(configuration.model_kwargs)
+    if not given.get("quantization_config"):  # {} is none
+        given.pop("quantization_config", None)
+    return keywords | {name: value for name, value in given.items() if value is not None}
 
 
-def _is_quantized(configuration: Configuration, config: Any) -> bool:
-    if getattr(config, "quantization_config", False) is None:
-        del config.quantization_config  # written down as none; some versions trip over it
-    asked = configuration.model_kwargs.get("quantization_config") is not None
-    return asked or hasattr(config, "quantization_config")
+def _is_quantized(configuration: Configuration, config: Any) -> tuple[bool, list[str]]:
+    """Whether transformers is to quantise, or to load what is quantised; and what is odd about that, in words."""
+    from transformers.quantizers import AutoHfQuantizer
+
+    asked, own = configuration.model_kwargs.get("quantization_config"), getattr(config, "quantization_config", None)
+    method = own.get("quant_method") if isinstance(own, dict) else None
+    odd = []
+    if method is not None and not AutoHfQuantizer.supports_quant_method(own):
+        odd.append(
+            f"config.json says that it is quantised by {method!r}, which transformers {_transformers_version()} does "
+            "not know: nothing is quantised, and it is loaded as any other"
+        )
+        own = None
+    if not own and hasattr(config, "quantization_config"):
+        del config.quantization_config  # empty, or of no use; some versions trip over it
+    return bool(asked or own), odd
 
 
 def _from_pretrained(

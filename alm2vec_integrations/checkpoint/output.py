@@ -30,7 +30,10 @@ def as_rows(output: Any, *, rows: int, dim: int | None, model: str) -> npt.NDArr
         ) from error
     if tensor.ndim != 2 or tensor.shape[0] != rows or (dim is not None and tensor.shape[1] != dim):
         expected = f"[{rows}, {'any width' if dim is None else dim}]"
-        raise ModelContractError(f"{model}: encode returned shape {list(tensor.shape)} where {expected} was due")
+        raise ModelContractError(
+            f"{model}: encode returned shape {list(tensor.shape)} where {expected} was due: it "
+            "does not answer each item with one vector, and its code has to be mended"
+        )
     if not tensor.is_floating_point():
         raise ModelContractError(f"{model}: encode returned {tensor.dtype}, not floating-point vectors")
     try:
@@ -40,7 +43,10 @@ def as_rows(output: Any, *, rows: int, dim: int | None, model: str) -> npt.NDArr
         raise ModelContractError(f"{model}: encode returned a tensor without plain values ({error})") from error
     if not np.isfinite(vectors).all():
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
-        raise ModelContractError(f"{model}: encode returned NaN or infinity in rows {bad}")
+        raise ModelContractError(
+            f'{model}: encode returned NaN or infinity in rows {bad}: pass dtype="float32" if less was '
+            "used; else leave these items out, as encode_partial does, or fetch the checkpoint again if none works"
+        )
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if not ((lengths > _SHORTEST) & (lengths < _LONGEST)).all():
         raise ModelContractError(

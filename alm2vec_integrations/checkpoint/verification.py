@@ -58,7 +58,6 @@ def verify_loaded(
         CheckpointError: a tensor that is missing, without values, or not finite; a buffer that is in no file and is
             not the constructor's.
     """
-    no_meta(name, model)
     checks = ["every tensor has a value"]
     warnings = []
     known = set(model.state_dict(keep_vars=True))
@@ -138,13 +137,14 @@ def no_meta(name: str, model: nn.Module) -> None:
     for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
             places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
-            if places & {"cpu", "disk"}:
+            if off := sorted(places & {"cpu", "disk"}):
                 raise CheckpointError(
-                    f"{name}: device_map put {path} off the device ({', '.join(sorted(places))}), where it cannot be "
-                    "verified: give the model a device with room for all of it, or quantise it"
+                    f"{name}: device_map put {path} off the device ({', '.join(off)}), where it cannot be verified: "
+                    "give the model a device with room for all of it, or quantise it"
                 )
             raise CheckpointError(
-                f"{name}: {path} was never given a value (it is on the meta device); no file of the checkpoint holds it"
+                f"{name}: {path} was never given a value (it is on the meta device); no file of the checkpoint holds "
+                "it: fetch the checkpoint again"
             )
 
 

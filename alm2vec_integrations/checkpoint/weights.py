@@ -17,7 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
+from .buffers import alike
 
+INDEX = "model.safetensors.index.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -117,6 +119,11 @@ class StoredWeights:
                 for name in opened.keys():  # noqa: SIM118 - not a dict
                     view = opened.get_slice(name)
                     dtype = _DTYPES.get(view.get_dtype())
+                    if name in self.tensors and not alike(self.tensor(name), opened.get_tensor(name)):
+                        raise CheckpointError(
+                            f"{file}: it holds {name} with other values than {self.tensors[name].file} does, and "
+                            "nobody can know which are meant: fetch both again"
+                        )
                     self.tensors[name] = StoredTensor(name, file, tuple(view.get_shape()), dtype)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
@@ -124,7 +131,7 @@ class StoredWeights:
             ) from error
 
     def _check_index(self, folder: Path) -> None:
-        index = folder / "model.safetensors.index.json"
+        index = folder / INDEX
         if self._files == [folder / "model.safetensors"]:
             return
         absent = sorted(set(_weight_map(index)) - set(self.tensors))
@@ -136,24 +143,35 @@ class StoredWeights:
 
 
 def _files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     files = [folder / "model.safetensors"]  # comes before an index, as in transformers
     if not files[0].is_file() and index.is_file():
         files = sorted({folder / name for name in _weight_map(index).values()})
     for file in files:
         if not file.is_file():
-            others = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{suffix}"))
-            pickles = f"; {others[0]} is a pickle, which runs code when it is read: convert it" if others else ""
-            raise CheckpointError(f"{file} is missing: weights are read from safetensors only{pickles}")
+            raise CheckpointError(_missing(file, indexed=index.is_file()))
     return files
+
+
+def _missing(file: Path, *, indexed: bool) -> str:
+    if file.is_symlink():
+        return f"{file} is a link to {file.readlink()}, which is not there: fetch the checkpoint again"
+    if indexed:
+        return f"{file}, which {INDEX} names, is missing: fetch it again"
+    if shards := sorted(p.name for p in file.parent.glob("model-*-of-*.safetensors")):
+        return f"{file.parent / INDEX} is missing, which says what is in {shards[0]} and the other shards: fetch it"
+    others = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt") for p in file.parent.glob(f"*.{suffix}"))
+    pickles = f"; {others[0]} is a pickle, which runs code when it is read: convert it" if others else ": fetch it"
+    return f"{file} is missing, and weights are read from safetensors only{pickles}"
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index}: cannot be read as an index of shards ({error!r})") from error
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{index}: cannot be read as an index of shards ({error}); fetch it again") from error
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise CheckpointError(f"{index}: its weight_map does not name a file for each tensor; fetch it again")
     return weight_map
 
