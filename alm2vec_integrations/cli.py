@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import logging
@@ -35,10 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Read by huggingface_hub and transformers when they are imported; their bars would fill a log.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        return int(options.run(options))
+        # What the checkpoint's own code prints is not the command's answer.
+        with contextlib.redirect_stdout(sys.stderr):
+            answer, status = options.run(options)
     except ALM2VecError as error:
         print(f"alm2vec: {error}", file=sys.stderr)
         return 1
+    print(answer)
+    return int(status)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,11 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--question", help="the aspect to compare by, as in 'Is there music?'")
     search.add_argument("--instruction", help="for the query, in place of the published one")
     search.add_argument("--model", default=tiny.NAME, help=f"hub id or folder (default: {tiny.NAME}, a demonstration)")
-    search.add_argument("--trust-remote-code", action="store_true", help="run the Python code in --model's folder")
-    search.add_argument("--device", help="torch device (default: the GPU if there is one)")
+    _add_loading(search, "--model")
     search.add_argument("--top", metavar="N", type=_positive, default=5, help="how many to show (default: 5)")
     search.add_argument("--json", action="store_true", help="print JSON")
-    search.add_argument("--verbose", action="store_true", help="log what is loaded")
     search.set_defaults(run=_search)
     doctor = commands.add_parser(
         "doctor",
@@ -79,11 +82,29 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.add_argument("--dtype", help="as for ALM2VecEncoder (default: by device)")
     doctor.add_argument("--verify", choices=("full", "fast", "off"), default="full", help="(default: full)")
-    doctor.add_argument("--trust-remote-code", action="store_true", help="run the Python code in MODEL")
-    doctor.add_argument("--device", help="torch device (default: the GPU if there is one)")
-    doctor.add_argument("--verbose", action="store_true", help="log what is loaded")
+    _add_loading(doctor, "MODEL")
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _add_loading(command: argparse.ArgumentParser, model: str) -> None:
+    """The options that say where a model comes from and goes to."""
+    command.add_argument("--revision", help=f"branch, tag or commit of {model} on the hub (default: main)")
+    command.add_argument("--cache-dir", metavar="DIR", help="the hub's cache (default: as huggingface_hub has it)")
+    command.add_argument("--local-files-only", action="store_true", help="take what is in the cache, download nothing")
+    command.add_argument("--trust-remote-code", action="store_true", help=f"run the Python code in {model}")
+    command.add_argument("--device", help="torch device (default: the GPU if there is one)")
+    command.add_argument("--verbose", action="store_true", help="log what is loaded")
+
+
+def _loading(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "revision": options.revision,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.local_files_only,
+        "trust_remote_code": options.trust_remote_code or None,
+        "device": options.device,
+    }
 
 
 @dataclass(frozen=True)
@@ -94,7 +115,7 @@ class _Hit:
     seconds: float
 
 
-def _search(options: argparse.Namespace) -> int:
+def _search(options: argparse.Namespace) -> tuple[str, int]:
     require("langchain_core", "langchain")
     from langchain_core.vectorstores import InMemoryVectorStore
 
@@ -108,8 +129,7 @@ def _search(options: argparse.Namespace) -> int:
     seconds = _measure_folder(Path(options.folder) if options.folder else None)
     encoder = ALM2VecEncoder(
         options.model,
-        trust_remote_code=options.trust_remote_code or None,
-        device=options.device,
+        **_loading(options),
         # Where the files really are: a link in the folder may lead out of it.
         allowed_audio_roots=sorted({str(Path(source).resolve().parent) for source in seconds}),
     )
@@ -128,27 +148,22 @@ def _search(options: argparse.Namespace) -> int:
         _Hit(rank, score, document.metadata["source"], round(seconds[document.metadata["source"]], 3))
         for rank, (document, score) in enumerate(found, start=1)
     ]
-    if options.json:
-        print(_as_json(options, hits))
-    else:
-        print(_as_table(options, hits, searched))
-    return 0
+    return _as_json(options, hits) if options.json else _as_table(options, hits, searched), 0
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> tuple[str, int]:
     from .doctor import diagnose
 
     diagnosis = diagnose(
         options.model,
         clips=options.clips,
         published=options.published,
-        device=options.device,
         dtype=options.dtype,
         verify=options.verify,
-        trust_remote_code=options.trust_remote_code or None,
+        **_loading(options),
     )
-    print(json.dumps(diagnosis.as_dict(), indent=2) if options.json else diagnosis)
-    return 1 if diagnosis.status in ("doubtful", "unusable") else 0
+    answer = json.dumps(diagnosis.as_dict(), indent=2) if options.json else str(diagnosis)
+    return answer, 1 if diagnosis.status in ("doubtful", "unusable") else 0
 
 
 def _query_vector(embeddings: Any, options: argparse.Namespace) -> list[float]:

@@ -20,7 +20,7 @@ from .checkpoint.report import LoadReport
 from .errors import InputError
 from .inputs import Item, Items
 from .instructions import DEFAULT_INSTRUCTIONS, Task
-from .planning import Batching
+from .planning import DEFAULT_MAX_ITEMS, Batching
 from .reranking import Ranked
 from .runtime import EncodeResult, Failure, Job
 from .streaming import WINDOW_BATCHES, stream
@@ -117,7 +117,7 @@ class ALM2VecEncoder:
         model_kwargs: Mapping[str, Any] | None = None,
         query_instruction: str | None = None,
         document_instruction: str | None = None,
-        max_batch_items: int = 32,
+        max_batch_items: int = DEFAULT_MAX_ITEMS,
         max_batch_seconds: float = 480.0,
         batching: Batching = "similar",
         allowed_audio_roots: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,

@@ -47,6 +47,10 @@ class CheckpointError(ALM2VecError):
     """A checkpoint cannot be found, is not trusted, or does not load as a model of this kind."""
 
 
+class CheckpointUnavailableError(CheckpointError):
+    """There is no checkpoint to judge: a wrong name, no such folder or revision, no way to the hub, or no trust."""
+
+
 class ModelContractError(ALM2VecError):
     """The model answered in a way that its model card rules out."""
 

@@ -39,6 +39,8 @@ class MicroBatch:
     entries: tuple[Entry, ...]
 
 
+DEFAULT_MAX_ITEMS = 32
+
 Batching = Literal["similar", "equal", "single"]
 
 

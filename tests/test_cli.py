@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import sounds
 
 from alm2vec_integrations import AudioClip, AudioText
 from alm2vec_integrations.cli import main
+from alm2vec_integrations.tiny import FOLDER
 
 COMMAND = [str(Path(sys.executable).with_name("alm2vec"))]
 
@@ -188,3 +190,25 @@ def test_misuse_is_status_2(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert "usage: alm2vec" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["search", "doctor"])
+@pytest.mark.parametrize("revision", [None, "main", "v1", "0" * 40, "v2"])
+def test_where_a_checkpoint_comes_from(folder, tmp_path, capsys, command, revision):
+    """Revision, cache and staying offline are options of both commands."""
+    repository = tmp_path / "hub" / "models--someone--model"
+    shutil.copytree(FOLDER, repository / "snapshots" / ("0" * 40))
+    (repository / "refs").mkdir()
+    for name in ("main", "v1"):
+        (repository / "refs" / name).write_text("0" * 40)
+    options = ["--cache-dir", str(tmp_path / "hub"), "--local-files-only", "--trust-remote-code", "--device", "cpu"]
+    options += ["--json"] + (["--revision", revision] if revision else [])
+    what = [str(folder), "a tone", "--model", "someone/model"] if command == "search" else ["someone/model"]
+    status = main([command, *what, *options])
+    said = capsys.readouterr()
+    if revision == "v2":
+        assert (status, said.out) == (1, "")
+        assert said.err.startswith("alm2vec: someone/model: could not be fetched")
+    else:
+        assert status == 0
+        assert json.loads(said.out)["model"] == "someone/model"

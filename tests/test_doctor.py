@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sounds
 import torch
+from made_checkpoints import make
 
 from alm2vec_integrations import ALM2VecEncoder, AudioClip, InputError
 from alm2vec_integrations.cli import main
@@ -122,9 +123,12 @@ def test_a_form_that_the_model_does_not_take(tmp_path, capsys):
     assert main(["doctor", str(folder), "--trust-remote-code", "--device", "cpu", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["status"] == "good"
-    assert any("does not take a clip without a question: ValueError: text is" in said for said in found["verdict"])
+    assert any(
+        "does not take a clip without a question as a document: ValueError: text is" in said
+        for said in found["verdict"]
+    )
     assert found["audio_seconds_per_second"] > 0
-    assert len(found["coupling"]) == 5
+    assert len(found["coupling"]) == 10
 
 
 def test_a_model_that_takes_one_item_at_a_time(tmp_path):
@@ -219,6 +223,131 @@ def test_the_models_own_errors_on_clips(tmp_path):
     assert len(one.example) == 3
 
 
+@pytest.mark.parametrize("only", ["", "audio is None", "audio is not None and count > 1"])
+def test_what_is_slightly_random(tmp_path, only):
+    """Less than would be called random and more than neighbours may do: not blamed on them."""
+    noise = "        self.noise = 9e-4 * torch.rand(count, 32)" + (f" * ({only})" if only else "")
+    code = {"batch": noise, "returned": "vectors + self.noise"}
+    diagnosis = examine(tmp_path, family.Member("noisy", code))
+    if "count" in only:
+        assert diagnosis.settings == {"batching": "single"}
+        return
+    assert diagnosis.wobble > 1e-8
+    assert (diagnosis.status, diagnosis.settings) == ("good", {})
+
+
+IN_FORM = """
+        if {form} and count > {most}:
+            if audio is not None:
+                peak = max(float(w.abs().max()) for w in waves)
+                waves = [torch.where(w.abs() < 0.05 * peak, torch.zeros_like(w), w) for w in waves]
+            else:
+                text = [one.ljust(max(map(len, text))) for one in text]
+"""
+OF_KIND = {
+    "text": "audio is None",
+    "audio": "audio is not None and text is None",
+    "audio+text": "audio is not None and text is not None",
+}
+
+
+@pytest.mark.parametrize("task", ["query", "document"])
+@pytest.mark.parametrize("kind", OF_KIND)
+@pytest.mark.parametrize("most", [1, 16])
+def test_neighbours_that_matter_in_one_form(tmp_path, kind, task, most):
+    """Of six that users can reach, in a batch as large as it is by default."""
+    form = f"{OF_KIND[kind]} and self.task == {task!r}"
+    folder = make(
+        tmp_path / "m",
+        code={"batch": IN_FORM.format(form=form, most=most)},
+        edits=[("        rows = [self._row", "        self.task = task\n        rows = [self._row")],
+    )
+    diagnosis = diagnose(str(folder), trust_remote_code=True, device="cpu")
+    assert diagnosis.settings == {"batching": "equal" if kind == "text" else "single"}
+
+
+@pytest.mark.parametrize("seconds", [11, 30.5])
+def test_neighbours_that_matter_where_clips_are_long(tmp_path, seconds):
+    """Past what the encoder takes in one piece, and past what the model was trained on."""
+    batch = f"        long = audio is not None and max(map(len, waves)) > {seconds} * 16000\n"
+    batch += PADS.replace("if audio is not None:", "if long:").lstrip("\n")
+    diagnosis = examine(tmp_path, family.Member("pads", {"batch": batch}))
+    assert diagnosis.settings == {"batching": "equal"}
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(12, "doubtful"), (30, "good")])
+def test_clips_that_are_too_long_for_it(tmp_path, seconds, status):
+    """A model may refuse what is longer than it was trained on, and no less."""
+    refuses = f"        assert audio is None or max(map(len, waves)) <= {seconds} * 16000, 'too long'"
+    diagnosis = examine(tmp_path, family.Member("short", {"batch": refuses}))
+    assert (diagnosis.status, diagnosis.settings) == (status, {})
+    said = "even by themselves: a clip of 12.5 s" if seconds == 12 else "It does not take a clip of 31 s"
+    assert any(said in sentence and "too long" in sentence for sentence in diagnosis.verdict)
+
+
+def test_a_model_that_does_not_read(tmp_path):
+    """Whatever the text, one vector: as bad as not hearing."""
+    batch = "        text = ['x'] * count if audio is None else text"
+    diagnosis = examine(tmp_path, family.Member("illiterate", {"batch": batch}))
+    assert (diagnosis.status, diagnosis.settings) == ("doubtful", {})
+    assert diagnosis.reading < 1e-9 < 1e-3 < diagnosis.hearing
+    assert any("It may not read" in said for said in diagnosis.verdict)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["alm2vec-tiny", "--device", "cuda:99"],
+        ["alm2vec-tiny", "--device", "meta"],
+        ["alm2vec-tiny", "--revision", "main"],
+        ["./not-there"],
+        ["alm2vec-tinyy"],
+        ["someone/something", "--trust-remote-code", "--local-files-only"],
+        ["someone/something"],
+        ["cara-ai/ALM2Vec-FT"],
+    ],
+)
+def test_where_there_is_no_checkpoint_to_judge(arguments, capsys):
+    """An error of the command, in one line, and no verdict."""
+    assert main(["doctor", *arguments]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("alm2vec: ")
+    assert "Do not use it" not in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_what_remote_code_prints(tmp_path, capsys):
+    """Is kept out of the answer."""
+    folder = family.write(tmp_path / "m", family.Member("talks", {"batch": "        print('hello')"}))
+    assert main(["doctor", str(folder), "--trust-remote-code", "--device", "cpu", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["status"] == "good"
+    assert "hello" in said.err
+
+
+def test_no_sentence_is_said_twice(tmp_path):
+    """What is found on several occasions is one finding."""
+    code = {
+        "batch": ALONE_FAILS,
+        "returned": "vectors if self.encoder.weight.dtype is torch.float32 else vectors.flip(1)",
+    }
+    diagnosis = examine(tmp_path, family.Member("drifts", code), dtype="float16")
+    assert diagnosis.settings == {"dtype": "float32"}
+    lines = [line for line in str(diagnosis).splitlines() if line.strip()]
+    assert len(lines) == len(set(lines))
+    assert sum("text is required" in line for line in lines) == 2  # of a query and of a document
+
+
+def test_what_loading_finds_odd_is_shown(tmp_path):
+    """Such as a buffer that another version of transformers gives another value."""
+    fill = "if isinstance(module, FrontEnd):\n            module.window.fill_(1.0)\n        if"
+    edits = [("if isinstance(module, (nn.Linear", f"{fill} isinstance(module, (nn.Linear")]
+    folder = make(tmp_path / "m", code={"front_end": family.PURE_TORCH}, edits=edits)
+    diagnosis = diagnose(str(folder), trust_remote_code=True, device="cpu")
+    assert "the code gives different vectors there; here they have the value from" in str(diagnosis)
+
+
 class TestPublished:
     @pytest.fixture
     def clips(self, tmp_path):
@@ -306,6 +435,6 @@ def test_the_report_is_readable(tmp_path, capsys):
     assert main(["doctor", str(folder), "--trust-remote-code", "--device", "cpu", "--verify", "fast"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{folder}: good with settings\n")
-    assert "clips of different lengths: in a list and alone differ by up to" in out
+    assert "clips of different lengths and one question, as queries: in a list and alone differ by up to" in out
     assert out.rstrip().endswith('Use it with batching="equal".')
     assert torch.get_default_dtype() is torch.float32

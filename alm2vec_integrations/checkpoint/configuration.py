@@ -103,6 +103,11 @@ def _settle_device(device: str | None) -> str:
         raise InputError(f"device={device!r} was asked for, but torch sees no CUDA device: pass device='cpu' or None")
     if settled.type == "cuda" and settled.index is None:
         settled = torch.device("cuda", torch.cuda.current_device())
+    try:
+        torch.empty(1, device=settled).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend has words and errors of its own
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device={device!r} cannot be used here: {reason}") from error
     return str(settled)
 
 

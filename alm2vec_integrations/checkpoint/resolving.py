@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import tiny
-from ..errors import CheckpointError
+from ..errors import CheckpointError, CheckpointUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -75,23 +75,24 @@ def resolve(
     """The folder that `model` stands for, downloaded if need be, once its code is trusted.
 
     Raises:
-        CheckpointError: unknown name, missing folder, failed download, or code that is not trusted.
+        CheckpointUnavailableError: unknown name, missing folder, failed download, or code that is not trusted.
+        CheckpointError: what is there is not a checkpoint of this kind.
     """
     if is_folder(model) and not Path(model).expanduser().is_dir():
-        raise CheckpointError(f"{model}: there is no such folder")
+        raise CheckpointUnavailableError(f"{model}: there is no such folder")
     if not trusted:
-        raise CheckpointError(
+        raise CheckpointUnavailableError(
             f"{model}: loading a checkpoint of this kind runs the Python code in it. Read that code, then pass "
             "trust_remote_code=True (only cara-ai/ALM2Vec-FT, cara-ai/ALM2Vec-PT and alm2vec-tiny are trusted "
             "without it)"
         )
     if model == tiny.NAME:
         if revision is not None:
-            raise CheckpointError(f"{model} is bundled and has no revisions, got revision={revision!r}")
+            raise CheckpointUnavailableError(f"{model} is bundled and has no revisions, got revision={revision!r}")
         folder, commit = tiny.FOLDER, None
     elif is_folder(model):
         if revision is not None:
-            raise CheckpointError(f"{model} is a folder and has no revisions, got revision={revision!r}")
+            raise CheckpointUnavailableError(f"{model} is a folder and has no revisions, got revision={revision!r}")
         folder, commit = Path(model).expanduser().resolve(), None
     else:
         folder, commit = _download(model, revision, token, cache_dir, local_files_only)
@@ -110,7 +111,7 @@ def _download(
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     if not _HUB_ID.fullmatch(model):
-        raise CheckpointError(
+        raise CheckpointUnavailableError(
             f"{model!r} is neither {tiny.NAME!r}, nor a hub id (owner/name), nor a folder (write ./{model} for that)"
         )
     try:
@@ -124,7 +125,9 @@ def _download(
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         hint = f"; for the folder of that name write ./{model}" if Path(model).is_dir() else ""
-        raise CheckpointError(f"{model}: could not be fetched from the hub or its cache ({error}){hint}") from error
+        raise CheckpointUnavailableError(
+            f"{model}: could not be fetched from the hub or its cache ({error}){hint}"
+        ) from error
     return Path(folder), Path(folder).name
 
 
