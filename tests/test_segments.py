@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alm2vec_integrations import ALM2VecEncoder, AudioAccessError, AudioClip, AudioError, InputError, segment
 from alm2vec_integrations.audio.access import AccessPolicy
-from alm2vec_integrations.audio.decoding import decode
+from alm2vec_integrations.audio.decoding import decode, measure
 
 
 def times(clips):
@@ -41,22 +41,38 @@ def test_where_the_cuts_are(seconds, keywords, expected):
     assert times(segment(silence(seconds), **keywords)) == expected
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(1, 200_000), st.floats(0.2, 60), st.floats(0.05, 1), st.floats(0.01, 1))
-def test_nothing_is_left_out_and_nothing_is_too_long(frames, length, hop_share, rest_share):
-    """Whatever the numbers: from the beginning to the end, without gaps, in order."""
-    seconds, hop, shortest = frames / 1_000, length * hop_share, length * rest_share
-    clip = silence(seconds)
-    cuts = times(itertools.islice(segment(clip, segment_seconds=length, hop_seconds=hop, min_seconds=shortest), 2000))
-    if len(cuts) == 2000:
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from([1_000, 8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 500_000]),
+    st.one_of(st.floats(0.01, 60), st.sampled_from([0.01, 0.1, 0.3, 0.7, 1 / 3, 1.1, 2.3])),
+    st.one_of(st.floats(0.01, 12), st.integers(1, 12)),
+    st.integers(-2, 2),
+    st.sampled_from([1.0, 0.5, 1 / 3, 0.1, 0.77]),
+    st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1e-9, 1e-4])),
+)
+def test_nothing_is_left_out_and_nothing_is_too_long(rate, length, count, more, hop_share, rest_share):
+    """Whatever the numbers: every frame from the beginning to the end, in order, in segments that can be read."""
+    hop, shortest = max(length * hop_share, 0.01), length * rest_share
+    frames = max(1, round(count * length * rate) + more)
+    clip = AudioClip(np.broadcast_to(np.float32(0), (frames,)), sampling_rate=rate)
+    parts = list(itertools.islice(segment(clip, segment_seconds=length, hop_seconds=hop, min_seconds=shortest), 2000))
+    extents = [measure(part, AccessPolicy(), whole=True) for part in parts]
+    assert extents[0].start == 0
+    for one, other in itertools.pairwise(extents):
+        assert one.start < other.start <= one.stop <= other.stop
+    if len(parts) == 2000:
         return
-    assert cuts[0][0] == 0
-    assert cuts[-1][1] == pytest.approx(seconds, abs=1e-6)
-    for (start, end), (next_start, next_end) in itertools.pairwise(cuts):
-        assert start < next_start <= end + 1e-6
-        assert next_end >= end
-    assert all(end - start <= length + shortest + 1e-5 for start, end in cuts)
-    assert all(end - start >= min(shortest, seconds) - 1e-5 for start, end in cuts)
+    assert extents[-1].stop == frames
+    assert all(extent.seconds <= length + max(shortest, 0.01) + 1 / rate + 1e-6 for extent in extents)
+    assert all(extent.seconds >= min(max(shortest, 0.01), frames / rate) - 1 / rate - 1e-6 for extent in extents)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_no_rest_is_too_short_to_be_one(tmp_path, rate):
+    """Three seconds in tenths are thirty segments, though three tenths are not 0.3 to a computer."""
+    sounds.write(tmp_path / "a.wav", sounds.noise(3.0, rate=rate), rate)
+    for length, count in ((0.1, 30), (0.3, 10)):
+        assert len(list(segment(tmp_path, segment_seconds=length, min_seconds=0))) == count
 
 
 def test_a_part_of_a_clip_is_cut_inside_it(tmp_path):
