@@ -202,8 +202,8 @@ class AudioClip:
         """The clip as a string, `audio:<path>#t=<start>,<end>&v=<digest>`, for places that only hold strings.
 
         The path is percent-encoded, the times are a W3C media fragment, and the digest is the first 16 hex digits of
-        the SHA-256 of the file's bytes, so that a changed file is noticed. `digest=False` leaves it out and does not
-        read the file.
+        the SHA-256 of the file's bytes, so that a changed file is noticed; a `digest` that the clip has is kept.
+        `digest=False` leaves it out and does not read the file.
 
         Raises:
             InputError: the source is not a path.
@@ -216,7 +216,7 @@ class AudioClip:
             raise self._wrong("is a reference without a digest, and its file is not opened here: pass digest=False")
         from .audio.access import file_digest
 
-        version = (self.digest if self.is_reference else file_digest(self.path)) if digest else None
+        version = (self.digest or file_digest(self.path)) if digest else None
         return str(references.Reference(self.path, self.start_seconds, self.end_seconds, version))
 
     @classmethod

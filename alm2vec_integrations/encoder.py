@@ -300,7 +300,7 @@ class ALM2VecEncoder:
             The best candidates, best first, by index and score (the cosine).
 
         Raises:
-            InputError: as `encode`, and for `top_n` below 1.
+            InputError: as `encode`, naming the place in `candidates` or the query; and for `top_n` below 1.
         """
         return reranking.rerank(self, query, candidates, question=question, instruction=instruction, top_n=top_n)
 

@@ -41,7 +41,11 @@ def rerank(
     instruction: str | None = None,
     top_n: int | None = None,
 ) -> list[Ranked]:
-    """As `ALM2VecEncoder.rerank`, with any encoder."""
+    """As `ALM2VecEncoder.rerank`, with any encoder.
+
+    Raises:
+        InputError: it names the place in `candidates`, or the query.
+    """
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
         raise InputError(f"top_n must be a whole number of 1 or more, or None, got {top_n!r}")
     if not inputs.is_single(query):
@@ -51,7 +55,11 @@ def rerank(
         return []
     if not question and isinstance(query, AudioText):
         question = query.text
-    query_vector = _embed(encoder, [query], question, instruction, plain="query")[0]
+    try:
+        query_vector = _embed(encoder, [query], question, instruction, plain="query")[0]
+    except InputError as error:
+        source = "the query" if error.source is None else f"the query, {error.source}"
+        raise type(error)(error.reason, source=source) from error
     vectors = _embed(encoder, candidates, question, instruction, plain="document")
     scores = vectors @ query_vector
     order = np.argsort(-scores, kind="stable")[:top_n]
@@ -72,11 +80,14 @@ def _embed(
     for has_audio in (True, False):
         positions = [i for i, item in enumerate(steered) if (inputs.clip_of(item) is not None) is has_audio]
         if positions:
-            rows = encoder.encode(
-                [steered[i] for i in positions],
-                task="query" if has_audio else "document",
-                instruction=instruction if has_audio else None,
-            )
+            try:
+                rows = encoder.encode(
+                    [steered[i] for i in positions],
+                    task="query" if has_audio else "document",
+                    instruction=instruction if has_audio else None,
+                )
+            except InputError as error:
+                raise (error if error.index is None else error.at(positions[error.index])) from error
             for i, row in zip(positions, rows, strict=True):
                 vectors[i] = row
     return np.stack([row for row in vectors if row is not None])

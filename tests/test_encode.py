@@ -14,6 +14,7 @@ from alm2vec_integrations import (
     QUERY_INSTRUCTION,
     ALM2VecEncoder,
     AudioClip,
+    AudioError,
     AudioText,
     Encoder,
     InputError,
@@ -403,6 +404,19 @@ class TestRerank:
         for bad in (0, -1, 1.5, True):
             with pytest.raises(InputError, match="top_n"):
                 encoder.rerank("q", ["a"], top_n=bad)
+
+    @pytest.mark.parametrize("question", [None, "who?"])
+    def test_errors_name_the_candidate_or_the_query(self, encoder, clips, question):
+        """By the place in `candidates`, also where clips and texts among them are embedded apart."""
+        good, bad = AudioClip(clips[0]), AudioClip("missing.wav")
+        with pytest.raises(AudioError, match=r"^item 3, missing\.wav: ") as caught:
+            encoder.rerank("q", ["a text", "another", good, bad], question=question)
+        assert caught.value.index == 3
+        with pytest.raises(AudioError, match=r"^the query, missing\.wav: ") as caught:
+            encoder.rerank(bad, [good, good], question=question)
+        assert caught.value.index is None
+        with pytest.raises(InputError, match=r"^the query, ' ': the text is empty"):
+            encoder.rerank(" ", [good], question=question)
 
 
 class TestConstructor:

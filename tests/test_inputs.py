@@ -95,6 +95,14 @@ def test_only_paths_have_references():
         AudioClip(b"RIFF").reference()
 
 
+def test_a_digest_that_is_known_is_kept(tmp_path):
+    """In the reference too: the file may have changed since."""
+    (tmp_path / "a.wav").write_bytes(b"changed")
+    clip = AudioClip(tmp_path / "a.wav", digest="0123456789abcdef")
+    assert clip.reference().endswith("#v=0123456789abcdef")
+    assert AudioClip.from_reference(clip.reference()).digest == clip.digest
+
+
 def test_a_changed_copy_stays_a_reference():
     """`dataclasses.replace` does not lift the access policy."""
     clip = AudioClip.from_reference("audio:a.wav#v=0123456789abcdef")

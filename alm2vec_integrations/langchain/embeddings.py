@@ -174,12 +174,16 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
         return await self._adocuments(self._parse(texts), instruction)
 
     def embed_audio(self, clips: Sequence[Audio], *, instruction: str | None = None) -> list[list[float]]:
-        """Vectors of audio documents given directly; these need no `allowed_audio_roots`."""
-        return self._documents([self._with_question(as_clip(clip)) for clip in clips], instruction)
+        """Vectors of audio documents given directly; these need no `allowed_audio_roots`.
+
+        Raises:
+            InputError: not clips or paths, or audio that cannot be read; it names the item.
+        """
+        return self._documents(self._clips(clips), instruction)
 
     async def aembed_audio(self, clips: Sequence[Audio], *, instruction: str | None = None) -> list[list[float]]:
         """`embed_audio` without blocking the event loop."""
-        return await self._adocuments([self._with_question(as_clip(clip)) for clip in clips], instruction)
+        return await self._adocuments(self._clips(clips), instruction)
 
     def embed_query(self, text: str, *, instruction: str | None = None) -> list[float]:
         """The vector of a query in words; the string is never opened as a file."""
@@ -216,6 +220,17 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
             return text
         try:
             return self._with_question(AudioClip.from_reference(text))
+        except InputError as error:
+            raise error.at(index) from error
+
+    def _clips(self, clips: Sequence[Audio]) -> list[Item]:
+        if isinstance(clips, (AudioClip, str, os.PathLike)):
+            raise InputError(f"embed_audio takes a list of clips, got one {type(clips).__name__}: wrap it in a list")
+        return [self._clip(index, clip) for index, clip in enumerate(clips)]
+
+    def _clip(self, index: int, clip: Audio) -> Item:
+        try:
+            return self._with_question(as_clip(clip))
         except InputError as error:
             raise error.at(index) from error
 

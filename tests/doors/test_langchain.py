@@ -60,6 +60,17 @@ def test_empty_lists_load_nothing(embeddings):
     assert fake_checkpoints.loads == []
 
 
+@pytest.mark.parametrize("wrong", [3, "http://example.org/x.wav", None])
+def test_audio_that_is_none_is_named(embeddings, clips, wrong):
+    """By its place in the list."""
+    with pytest.raises(InputError, match=r"^item 1[,:]"):
+        embeddings.embed_audio([clips[0], wrong])
+    with pytest.raises(InputError, match=r"^item 1[,:]"):
+        asyncio.run(embeddings.aembed_audio([clips[0], wrong]))
+    with pytest.raises(InputError, match="embed_audio takes a list of clips, got one str"):
+        embeddings.embed_audio("x.wav")
+
+
 class TestVectors:
     def test_they_are_the_cores_own(self, embeddings, core, clips):
         """Bit for bit, as lists of Python floats, for texts, references and clips, sync and async."""
