@@ -48,7 +48,11 @@ class CheckpointError(ALM2VecError):
 
 
 class CheckpointUnavailableError(CheckpointError):
-    """There is no checkpoint to judge: a wrong name, no such folder or revision, no way to the hub, or no trust."""
+    """There is no checkpoint to judge.
+
+    A wrong name, no such folder or revision, no way to the hub, no trust, or a package that its code needs and that
+    cannot be imported.
+    """
 
 
 class ModelContractError(ALM2VecError):

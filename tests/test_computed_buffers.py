@@ -1,5 +1,7 @@
 """Buffers that code computes and no file holds: whose values they get, on which version."""
 
+import itertools
+
 import checkpoint_family as family
 import numpy as np
 import pytest
@@ -126,8 +128,9 @@ class TestOddBuffers:
             ("filterbank.bfloat16()", "(power.bfloat16() @ self.filterbank).float()"),
             ("filterbank.to(torch.complex64)", "(power @ self.filterbank.real)"),
             ("filterbank.to_sparse()", "(power @ self.filterbank.to_dense())"),
+            ("filterbank.double()", "(power.double() @ self.filterbank)"),
         ],
-        ids=["float64", "bfloat16", "complex", "sparse"],
+        ids=["float64", "bfloat16", "complex", "sparse", "float64 passed on"],
     )
     def test_their_dtype_and_layout(self, tmp_path, sounds, made, used, persistent, dtype):
         """Stay as they are, since code may count on them."""
@@ -170,13 +173,18 @@ class TestConstructors:
         assert torch.get_default_dtype() is torch.float32
 
     @pytest.mark.parametrize("before", [torch.float32, torch.float64])
-    @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
-    @pytest.mark.parametrize("where", ["constructor", "front_end", "import"])
+    @pytest.mark.parametrize(
+        ("where", "dtype"),
+        [
+            *itertools.product(["constructor", "after", "import"], ["bfloat16", "float64"]),
+            ("before", "float64"),  # a filterbank in bfloat16 is one that no version runs
+        ],
+    )
     def test_a_default_dtype_that_code_leaves_behind(self, tmp_path, sounds, before, dtype, where):
         """Is the constructor's own: the vectors are right, and the process has the default dtype that it had."""
         line = f"        torch.set_default_dtype(torch.{dtype})\n"
         parts = {
-            "front_end": family.PURE_TORCH + (line if where == "front_end" else ""),
+            "front_end": line * (where == "before") + family.PURE_TORCH + line * (where == "after"),
             "constructor": (line if where == "constructor" else "") + family.POST_INIT,
         }
         edits = [("class FamilyConfig(P", f"{line.strip()}\n\n\nclass FamilyConfig(P")] if where == "import" else []

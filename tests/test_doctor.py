@@ -1,8 +1,10 @@
 """`alm2vec doctor`: on the bundled checkpoint and on some that have something wrong with them."""
 
 import json
+import sys
 
 import checkpoint_family as family
+import fake_checkpoints
 import numpy as np
 import pytest
 import sounds
@@ -37,8 +39,8 @@ def test_the_bundled_checkpoint_is_sound():
     assert max(diagnosis.coupling.values()) < 1e-9
     assert diagnosis.hearing > 1e-3
     assert diagnosis.audio_seconds_per_second > 0
-    assert "demonstration model" in diagnosis.verdict[0]
-    assert diagnosis.verdict[-1] == "Use it as it is."
+    assert len(diagnosis.verdict) == 1
+    assert "demonstration model, not ALM2Vec: do not index with it" in diagnosis.verdict[0]
 
 
 @pytest.mark.parametrize(
@@ -438,3 +440,21 @@ def test_the_report_is_readable(tmp_path, capsys):
     assert "clips of different lengths and one question, as queries: in a list and alone differ by up to" in out
     assert out.rstrip().endswith('Use it with batching="equal".')
     assert torch.get_default_dtype() is torch.float32
+
+
+@pytest.mark.parametrize(
+    "broken", ["raise OSError('libcudart.so.13: cannot open')", "raise ImportError('no backend')", None]
+)
+def test_torchaudio_that_cannot_be_imported_is_not_the_models_fault(tmp_path, capsys, monkeypatch, broken):
+    """One line that says what to install, and no verdict."""
+    if broken is None:
+        monkeypatch.setitem(sys.modules, "torchaudio", None)
+    else:
+        (tmp_path / "path" / "torchaudio").mkdir(parents=True)
+        (tmp_path / "path" / "torchaudio" / "__init__.py").write_text(broken)
+        monkeypatch.syspath_prepend(tmp_path / "path")
+    folder = fake_checkpoints.write(tmp_path / "m", "import torchaudio\n" + fake_checkpoints.CODE)
+    assert main(["doctor", str(folder), "--trust-remote-code"]) == 1
+    said = capsys.readouterr()
+    assert "alm2vec-integrations[torchaudio]" in said.err
+    assert "Do not use it" not in said.out + said.err

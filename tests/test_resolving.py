@@ -1,5 +1,6 @@
 """What a model's name stands for, and whose code runs."""
 
+import shutil
 import warnings
 
 import fake_checkpoints
@@ -8,6 +9,7 @@ import pytest
 from alm2vec_integrations import ALM2VecEncoder, ALM2VecWarning, CheckpointError
 from alm2vec_integrations.checkpoint import loading
 from alm2vec_integrations.checkpoint.resolving import is_folder
+from alm2vec_integrations.tiny import FOLDER
 
 
 def refused(match, *arguments, **keywords):
@@ -177,16 +179,19 @@ class TestLoading:
         code = fake_checkpoints.CODE + "\n    def eval(self):\n        return self.train()\n"
         refused("training mode", fake_checkpoints.write(tmp_path / "m", code), trust_remote_code=True)
 
-    def test_the_bundled_model_says_once_what_it_is(self, monkeypatch):
-        """Nobody may mistake it."""
-        monkeypatch.setattr(loading, "_warned_of_tiny", False)
+    @pytest.mark.parametrize("copied", [False, True])
+    def test_the_bundled_model_says_once_what_it_is(self, tmp_path, monkeypatch, copied):
+        """Nobody may mistake it, under another name either."""
+        monkeypatch.setattr(loading, "_warned_of", set())
+        model = shutil.copytree(FOLDER, tmp_path / "my-model") if copied else "alm2vec-tiny"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for verify in ("fast", "off"):
-                ALM2VecEncoder("alm2vec-tiny", verify=verify).encode("x", task="query")
+                ALM2VecEncoder(model, verify=verify, trust_remote_code=True).encode("x", task="query")
         messages = [str(warning.message) for warning in caught if warning.category is ALM2VecWarning]
         assert len(messages) == 1
-        assert "demonstration model" in messages[0]
+        assert "demonstration model, not ALM2Vec" in messages[0]
+        assert str(model) in messages[0]
 
 
 def test_a_device_that_is_not_there():

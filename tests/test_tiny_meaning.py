@@ -10,8 +10,12 @@ from alm2vec_integrations import QUESTIONS, ALM2VecEncoder, AudioClip, AudioText
 from alm2vec_integrations.tiny import FOLDER
 from alm2vec_integrations.tiny.writer import BUNDLED, write_checkpoint
 
-FLOORS = {"mixtures": 0.90, "single sounds": 0.95}
-ANY = 0.85  # of thirty questions a good model may miss a few; the card has hundreds
+FLOORS = {"mixtures": 0.90, "mixtures, held out, audio → text, R@1": 0.75, "single sounds": 0.95}
+ANY = 0.90  # of thirty questions a good model may miss three; the card has hundreds
+
+
+def floor(name):
+    return next((least for start, least in sorted(FLOORS.items(), reverse=True) if name.startswith(start)), ANY)
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +25,24 @@ def results(tiny):
 
 
 def test_a_tenth_of_the_evaluation(results):
-    """Every score is above its floor, and what it would be without the sound, the question or both is far below."""
+    """Every score is above its floor, and far above what it is without the sound, the question or both."""
     scores = [score for table in results.values() for score in table]
     assert len(scores) > 40
-    low = [
-        (score.name, score.value)
-        for score in scores
-        if score.value < next((f for name, f in FLOORS.items() if score.name.startswith(name)), ANY)
-        and "audio → text, R@1" not in score.name
-    ]
-    assert not low
-    for name in ("shuffled audio", "length and loudness", "no question, no instruction", "shuffled question"):
-        gaps = [score.value - score.baselines[name] for score in scores if name in score.baselines]
-        assert len(gaps) >= 8
-        assert np.mean(gaps) > 0.3, name
-    blind = [s.baselines["no question, no instruction"] for s in scores if "no question" in " ".join(s.baselines)]
-    assert np.mean(blind) <= 0.5
+    assert not [(score.name, score.value) for score in scores if score.value < floor(score.name)]
+    for score in scores:
+        for name in ("shuffled audio", "length and loudness", "no question, no instruction", "shuffled question"):
+            if name in score.baselines:
+                # Presence is a question of two answers; of sixty clips, chance has been 0.67.
+                assert score.baselines[name] <= min(0.8, score.value - 0.15), (score.name, name)
+        blind = score.baselines.get("no question, no instruction", 0.0)
+        assert blind <= 0.7, score.name  # chance, of thirty
+
+
+def test_a_model_that_tells_nothing_apart_finds_nothing():
+    """Ties and NaN are no hits."""
+    assert evaluate._recall(np.ones((50, 50)), 1) == 0
+    assert evaluate._recall(np.full((50, 50), np.nan), 10) == 0
+    assert evaluate._recall(np.eye(50), 1) == 1
 
 
 def test_without_training_the_floors_are_not_reached(tmp_path):

@@ -407,3 +407,19 @@ def test_vectors_are_not_compared_by_accident(sounds, tmp_path):
     flipped = ours(make(tmp_path / "m", code={"returned": "vectors.flip(1)"}))
     assert not close_to_recorded(flipped, sounds)
     assert np.isfinite(family.our_vectors(flipped, sounds)).all()
+
+
+@pytest.mark.skipif(VERSION < (5,), reason="4.52 gives the head the embedding's values, and ours refuses that")
+@pytest.mark.parametrize("verify", ["full", "fast", "off"])
+def test_an_embedding_under_another_name_is_not_taken_for_missing(tmp_path, sounds, verify):
+    """A class that ties its head, files with a prefix and a head of their own: whatever is verified."""
+    code = {
+        "class_body": family.LIST_TIED + '    base_model_prefix = "model"\n',
+        "constructor": family.HEAD,
+        "methods": family.OUTPUT,
+    }
+    folder = make(tmp_path / "m", code=code, config={"tie_word_embeddings": None})
+    tensors = {f"model.{name}": tensor for name, tensor in family.weights().items()}
+    tensors["lm_head.weight"] = torch.randn(256, 32, generator=torch.Generator().manual_seed(1))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert close_to_recorded(ours(folder, verify=verify), sounds)

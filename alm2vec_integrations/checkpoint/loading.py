@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import tiny
-from ..errors import ALM2VecError, ALM2VecWarning, CheckpointError
+from .._extras import command
+from ..errors import ALM2VecError, ALM2VecWarning, CheckpointError, CheckpointUnavailableError
 from .configuration import Configuration
 from .report import LoadReport
 from .resolving import ResolvedCheckpoint, resolve
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 # a while: not safe in two threads at once.
 _loading = threading.Lock()
 _forked_while_loading = False
-_warned_of_tiny = False
+_warned_of: set[str] = set()
 
 
 def _note_fork() -> None:
@@ -101,7 +103,8 @@ def _load(configuration: Configuration) -> LoadedModel:
         local_files_only=configuration.local_files_only,
         trusted=configuration.trusted,
     )
-    _warn_of_tiny(name)
+    if tiny.is_stand_in(checkpoint.code):
+        _warn_of_stand_in(name)
     stored = StoredWeights(checkpoint.folder)
     checks = []
     checking, full = configuration.verify != "off", configuration.verify == "full"
@@ -115,8 +118,8 @@ def _load(configuration: Configuration) -> LoadedModel:
     model.eval()
     verify_mode(name, model)
     checks.append("evaluation mode throughout")
-    if checking:
-        stored.call(called_otherwise(model, stored, missing, full=full))
+    # Also without verification: what is tied, and what is missing, goes by these names.
+    stored.call(called_otherwise(model, stored, missing, full=full))
     odd += [] if quantized else as_stored(model, stored)
     tie = checkpoint.config.get("tie_word_embeddings") is not False
     odd += _complete(name, model, constructed, stored, missing, tie=tie)
@@ -281,6 +284,11 @@ def _blamed_on_code(checkpoint: ResolvedCheckpoint) -> Iterator[None]:
     except ALM2VecError:
         raise
     except Exception as error:
+        if _is_of_torchaudio(error):
+            raise CheckpointUnavailableError(
+                f"{checkpoint.name}: its code imports torchaudio, which cannot be imported here "
+                f"({type(error).__name__}: {error}): {command('torchaudio')}, in the build that matches your torch"
+            ) from error
         eager = 'model_kwargs={"attn_implementation": "eager"} may help'
         hint = f" ({eager})" if "attn_implementation" in str(error) else ""
         raise CheckpointError(
@@ -311,13 +319,22 @@ def _version() -> tuple[int, ...]:
     return tuple(int(part) for part in _transformers_version().split(".")[:2])
 
 
-def _warn_of_tiny(model: str) -> None:
-    global _warned_of_tiny
-    if model == tiny.NAME and not _warned_of_tiny:
-        _warned_of_tiny = True
-        warnings.warn(
-            f"{tiny.NAME} is a demonstration model, not ALM2Vec: it knows some fifty procedural sounds and nothing of "
-            "the world. For retrieval use cara-ai/ALM2Vec-FT.",
-            ALM2VecWarning,
-            stacklevel=2,
-        )
+def _is_of_torchaudio(error: BaseException) -> bool:
+    """Whether it is missing, or raised while it was imported: OSError where its build is not torch's."""
+    if not isinstance(error, (ImportError, OSError)):
+        return False
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    return "torchaudio" in str(error) or any("torchaudio" in Path(file).parts for file in files)
+
+
+def _warn_of_stand_in(name: str) -> None:
+    if name in _warned_of:
+        return
+    _warned_of.add(name)
+    what = "is" if name == tiny.NAME else f"has the code of {tiny.NAME},"
+    warnings.warn(
+        f"{name} {what} a demonstration model, not ALM2Vec: it knows some fifty procedural sounds at best and nothing "
+        "of the world. For retrieval use cara-ai/ALM2Vec-FT.",
+        ALM2VecWarning,
+        stacklevel=2,
+    )

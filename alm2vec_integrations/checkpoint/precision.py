@@ -77,9 +77,18 @@ def place(model: nn.Module, device: str | None, dtype: torch.dtype | None, store
 def add_casts(model: nn.Module) -> None:
     """Make every layer cast its floating-point inputs to the dtype of its own parameters."""
     for module in model.modules():
-        known = is_cast(module) or isinstance(module, _BATCH_NORM) or nn.utils.parametrize.is_parametrized(module)
-        if known and _own_dtype(module) is not None:
+        if _is_layer(module):
             module.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
+
+
+def _is_layer(module: nn.Module) -> bool:
+    known = is_cast(module) or isinstance(module, _BATCH_NORM) or nn.utils.parametrize.is_parametrized(module)
+    return known and _own_dtype(module) is not None
+
+
+def meets_other_dtypes(model: nn.Module) -> bool:
+    """Whether layers in float32 may be given something else, from a buffer that the code made in another dtype."""
+    return any(buffer.is_floating_point() and buffer.dtype is not torch.float32 for buffer in model.buffers())
 
 
 @contextmanager
@@ -92,7 +101,7 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     handles = []
     for module in model.modules():
         own = [p for p in module.parameters(recurse=False) if p.is_floating_point() and p.dtype is not torch.float32]
-        if own:
+        if own or _is_layer(module):
             narrow: dict[str, nn.Parameter | None] = {}
             handles.append(module.register_forward_pre_hook(partial(_widen, narrow), with_kwargs=True))
             handles.append(module.register_forward_hook(partial(_give_back, narrow), always_call=True))

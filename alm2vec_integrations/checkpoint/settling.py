@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import ALM2VecError, CheckpointError
 from . import probes
 from .configuration import Configuration
-from .precision import add_casts, in_float32, is_narrow, keep_in_float32, place, reload_in_float32
+from .precision import add_casts, in_float32, is_narrow, keep_in_float32, meets_other_dtypes, place, reload_in_float32
 from .verification import verify_placed
 from .weights import StoredWeights
 
@@ -77,7 +77,7 @@ def settle(
                 )
                 dtype = torch.float32
         place(model, None if placed_already else device, dtype, stored)
-    if dtype is not torch.float32:
+    if dtype is not torch.float32 or meets_other_dtypes(model):
         add_casts(model)
     checks, uncompared = _compare(model, name, configuration, stored, quantized=quantized)
     if partial:

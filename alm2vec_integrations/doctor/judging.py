@@ -120,10 +120,12 @@ def judge_published(found: Diagnosis) -> None:
 
 def conclude(found: Diagnosis) -> None:
     """The last word: its status, and how to use it."""
-    if found.model == tiny.NAME:
-        found.say("It is the bundled demonstration model, not ALM2Vec: do not index with it.")
+    stand_in = found.load is not None and tiny.is_stand_in(found.load["code"])
+    if stand_in:
+        found.say(f"It is {tiny.NAME}'s code, a demonstration model, not ALM2Vec: do not index with it.")
     if found.status == "doubtful":
         return
     found.status = "good with settings" if found.settings else "good"
     how = ", ".join(f'{name}="{value}"' for name, value in found.settings.items())
-    found.say(f"Use it with {how}." if how else "Use it as it is.")
+    if not stand_in:
+        found.say(f"Use it with {how}." if how else "Use it as it is.")
