@@ -131,16 +131,16 @@ class TestFormats:
     @pytest.mark.parametrize("channels", [1, 2, 6, 9, 32])
     def test_many_channels_through_ffmpeg(self, channels):
         """More than eight planes crash PyAV; interleaved they do not."""
-        pytest.importorskip("av")
-        from alm2vec_integrations.audio.ffmpeg import FFmpegRecording
-
+        av = pytest.importorskip("av")
         samples = np.stack([sounds.noise(0.5, seed=seed) for seed in range(channels)], axis=1)
-        file = io.BytesIO()
-        soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
-        file.seek(0)
-        with FFmpegRecording(file, AudioClip(file)) as recording:
-            read = np.concatenate(list(recording.blocks(1_000, 7_000)))
-        np.testing.assert_array_equal(read, samples[1_000:7_000])
+        file, layout = io.BytesIO(), f"{channels} channels"
+        with av.open(file, "w", format="matroska") as output:
+            stream = output.add_stream("pcm_f32le", rate=16_000, layout=layout)
+            frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
+            frame.sample_rate = 16_000
+            output.mux(stream.encode(frame))
+        expected = heard(AudioClip(samples, sampling_rate=16_000, channels="last"))
+        assert np.abs(heard(AudioClip(file.getvalue())) - expected).max() <= 1 / 32768
 
     @pytest.mark.parametrize(
         ("name", "text"),
@@ -158,7 +158,7 @@ class TestFormats:
         with av.open(name) as followed:
             assert next(followed.decode(audio=0)).samples > 0
         for source in (tmp_path / name, (tmp_path / name).read_bytes()):
-            with pytest.raises(AudioError, match="is not audio that libsndfile or FFmpeg can open"):
+            with pytest.raises(AudioError, match="is not audio of a kind that is taken"):
                 decode(AudioClip(source), NO_ROOTS)
 
     def test_a_truncated_film(self, tmp_path):
@@ -216,40 +216,12 @@ class TestUnknownLengths:
         assert measure(AudioClip(one + tag + other), NO_ROOTS).seconds == pytest.approx(7.0, abs=0.15)
         assert measure(AudioClip(one + tag), NO_ROOTS).seconds == 5.0
 
-    def test_the_clock_of_flv_counts_milliseconds(self):
-        """Which is not what each packet lasts."""
-        pytest.importorskip("av")
-        samples = np.concatenate([np.zeros(39 * 48_000, np.float32), sounds.noise(1.0, rate=48_000)])
-        clip = AudioClip(recordings.film("flv", samples, 1.0))
-        assert measure(clip, NO_ROOTS).seconds == pytest.approx(40.0, abs=0.06)
-        assert np.abs(heard(clip)[-8_000:]).max() > 0.05
-
     def test_many_joined_opus_files(self):
         """Each of whose headers cuts something off: no segment past the end of what is left."""
         pytest.importorskip("av")
         clip = AudioClip(recordings.encode("opus", 0.5) * 60)
         parts = list(segment(clip, segment_seconds=10))
         assert [len(heard(part)) for part in parts] == [160_000] * 3
-
-    @pytest.mark.parametrize(
-        ("container", "codec", "rate"),
-        [("ogg", "flac", 48_000), ("wav", "g722", 16_000), ("wav", "libmp3lame", 44_100), ("mpeg", "mp2", 48_000)],
-    )
-    def test_codecs_that_libsndfile_does_not_know_where_it_knows_the_container(self, tmp_path, container, codec, rate):
-        """FFmpeg reads them, and parts of them."""
-        av = pytest.importorskip("av")
-        path = tmp_path / "x"
-        with av.open(str(path), "w", format=container) as output:
-            stream = output.add_stream(codec, rate=rate, layout="mono")
-            samples = (sounds.noise(8.0, rate=rate) * 20_000).astype(np.int16)
-            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-            frame.sample_rate = rate
-            fitted = av.AudioResampler(stream.format, "mono", rate, frame_size=stream.frame_size or 1024)
-            for one in [*fitted.resample(frame), *fitted.resample(None)]:
-                output.mux(stream.encode(one))
-            output.mux([packet for packet in stream.encode(None) if packet.size])
-        assert len(heard(AudioClip(path))) == pytest.approx(8 * 16_000, abs=1_600)
-        assert len(heard(AudioClip(path, start_seconds=4, end_seconds=5))) == 16_000
 
     def test_a_text_with_the_name_of_a_header(self):
         """Is a text."""
@@ -264,7 +236,7 @@ class TestUnknownLengths:
         clip = AudioClip(one * 30)
         assert len(heard(clip)) == pytest.approx(60 * 16_000, rel=0.03)
 
-    @pytest.mark.parametrize("container", ["webm", "matroska", "flv", "avi"])
+    @pytest.mark.parametrize("container", ["webm", "matroska", "mp4"])
     @pytest.mark.parametrize(("sound", "picture", "late"), [(3.0, 5.0, 0.0), (5.0, 3.0, 0.0), (3.0, 6.0, 2.0)])
     def test_pictures_longer_than_the_sound(self, container, sound, picture, late):
         """The sound's length counts, not the file's, and from where it begins."""
@@ -276,13 +248,13 @@ class TestUnknownLengths:
     def test_the_length_of_a_long_file_is_not_counted_for_every_segment(self, tmp_path, monkeypatch):
         """Once it is known."""
         pytest.importorskip("av")
-        from alm2vec_integrations.audio import containers, ffmpeg, remembering
+        from alm2vec_integrations.audio import ffmpeg, ogg, remembering
 
         monkeypatch.setattr(remembering, "_SETTLED_NS", -(10**18))  # a file's ctime cannot be set back
         counted, real = [], ffmpeg.FFmpegRecording._counted
         monkeypatch.setattr(ffmpeg.FFmpegRecording, "_counted", lambda self: counted.append(1) or real(self))
-        walked, walk = [], containers._next_page
-        monkeypatch.setattr(containers, "_next_page", lambda *args: walked.append(1) or walk(*args))
+        walked, walk = [], ogg._comes_later
+        monkeypatch.setattr(ogg, "_comes_later", lambda *args: walked.append(1) or walk(*args))
         for name, data in (
             ("x.mp3", recordings.mp3(self.LOUD, xing=False)),
             ("x.ogg", recordings.encode("ogg vorbis", 6.0) + b"trailing"),
@@ -299,19 +271,6 @@ class TestUnknownLengths:
         clip = AudioClip(tag + data + b"TAG" + bytes(125))
         assert measure(clip, NO_ROOTS).seconds == 12.0
 
-    def test_a_flac_from_a_pipe(self):
-        """Whose total is 0."""
-        pytest.importorskip("av")
-        file = io.BytesIO()
-        soundfile.write(file, self.LOUD, 44_100, format="FLAC")
-        data = bytearray(file.getvalue())
-        data[21] &= 0xF0
-        data[22:26] = bytes(4)
-        clip = AudioClip(bytes(data))
-        assert measure(clip, NO_ROOTS).seconds == 12.0
-        np.testing.assert_array_equal(heard(clip), heard(AudioClip(file.getvalue())))
-        assert len(list(segment(clip, segment_seconds=5))) == 3
-
     @pytest.mark.parametrize("name", ["ogg vorbis", "opus"])
     def test_ogg_files_that_are_cut(self, name):
         """Their last page does not end the stream."""
@@ -324,10 +283,10 @@ class TestUnknownLengths:
 
     @pytest.mark.parametrize("name", ["ogg vorbis", "opus"])
     def test_a_cut_ogg_file_before_a_whole_one(self, name):
-        """Does not swallow its beginning."""
-        pytest.importorskip("av")
+        """Is refused, though it hides where the other begins."""
         one, other = recordings.encode(name, 5.0), recordings.encode(name, 3.0)
-        assert len(heard(AudioClip(one[:-2000] + other))) > 6 * 16_000
+        with pytest.raises(AudioError, match="is damaged|is cut short"):  # noqa: RUF043
+            decode(AudioClip(one[:-2000] + other), NO_ROOTS)
 
     @pytest.mark.parametrize("name", ["ogg vorbis", "opus"])
     def test_what_follows_an_ogg_file_is_not_its_end(self, name):

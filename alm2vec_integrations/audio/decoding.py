@@ -32,12 +32,14 @@ class Extent:
         channels: in each frame.
         start: first frame of the part.
         stop: first frame after it.
+        slack_seconds: by how much less than that can be heard without anything being wrong.
     """
 
     rate: int
     channels: int
     start: int
     stop: int
+    slack_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -70,7 +72,7 @@ def decode(clip: AudioClip, policy: AccessPolicy) -> npt.NDArray[np.int16]:
     """
     with _blamed_on(clip), opened(clip, policy, check_digest=True) as recording:
         extent = _extent(clip, recording)
-        mono = _counted(recording.blocks(extent.start, extent.stop), clip, extent, recording.slack_seconds)
+        mono = _counted(recording.blocks(extent.start, extent.stop), clip, extent)
         return _padded(np.concatenate([_to_pcm16(part) for part in _resampled(mono, extent.rate)]))
 
 
@@ -128,12 +130,10 @@ def _extent(clip: AudioClip, recording: Recording, *, limited: bool = True) -> E
             "begin earlier or end later",
             source=clip.name,
         )
-    return Extent(rate=rate, channels=recording.channels, start=start, stop=stop)
+    return Extent(rate=rate, channels=recording.channels, start=start, stop=stop, slack_seconds=recording.slack_seconds)
 
 
-def _counted(
-    blocks: Iterator[Block], clip: AudioClip, extent: Extent, slack_seconds: float
-) -> Iterator[npt.NDArray[np.float32]]:
+def _counted(blocks: Iterator[Block], clip: AudioClip, extent: Extent) -> Iterator[npt.NDArray[np.float32]]:
     """The blocks mixed down, float32 [n], seen to be finite and as many as promised."""
     read, promised = 0, extent.stop - extent.start
     for block in blocks:
@@ -148,7 +148,7 @@ def _counted(
             )
         read += len(mono)
         yield mono
-    if read == 0 or read < promised - slack_seconds * extent.rate:
+    if read == 0 or read < promised - extent.slack_seconds * extent.rate:
         raise AudioError(
             f"is cut short: its header promises {promised} frames from {extent.start}, {read} could be read: fetch or "
             "record it again",

@@ -1,9 +1,11 @@
-"""Recordings that FFmpeg reads through PyAV: m4a, aac, webm, and the sound of videos."""
+"""Recordings that FFmpeg reads through PyAV: m4a, aac, webm, the sound of videos, MP3 of unknown length."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -11,30 +13,27 @@ import numpy as np
 from ..clips import AudioClip
 from ..errors import AudioError
 from . import limits
+from .matroska import matroska_has_length
+from .mp4 import mp4_has_length
 from .recordings import BLOCK_FRAMES, Block
 from .remembering import Remembered
 
-# Demuxers that read one file and nothing it points to. Playlists and manifests, which FFmpeg would follow to other
-# files and to the network, are none of them.
-_FORMATS = "mov,matroska,aac,mp3,ogg,flac,wav,w64,caf,aiff,asf,avi,flv,mpegts,mpeg,amr,ac3,eac3,wv,tta,ape"
-_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+# Demuxers that read one file and nothing it points to, and whose files are known to be heard to their end. Playlists
+# and manifests, which FFmpeg would follow to other files and to the network, are none of them.
+_OPTIONS = {"format_whitelist": "mov,matroska,aac,mp3", "protocol_whitelist": "none"}
 
-# Where FFmpeg guesses a length from the bit rate of the beginning, or from a header that we did not trust, or takes
-# that of the pictures for that of the sound.
-_GUESSED = ("aac", "mp3", "flac", "ogg", "avi", "flv")
-
-_OWN_CLOCK = ("avi", "flv")
-"""Containers that say of each packet when it is played, once and for all."""
+_EBML = b"\x1a\x45\xdf\xa3"
+_MATROSKA = "matroska,webm"  # FFmpeg's name for both
 
 _lengths: Remembered[float] = Remembered()
 
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 
-_SLACK_SECONDS = 0.25
-"""Durations in headers count a codec's delay and padding, a few frames of up to 2048 samples."""
+_SLACK_FRAMES = 2048
+"""Lengths count a codec's delay and padding, of which nothing is heard: a frame of AAC, or two of MP3."""
 
-_COUNTED_SLACK = 0.01
-"""More, as a share of a length that was counted: where MP3s were joined, a frame is lost at each join and tag."""
+_CLOCK_SECONDS = 0.002
+"""Matroska's clock counts milliseconds."""
 
 _PREROLL_SECONDS = 1.0
 """Decoded before a cut and dropped: Opus needs 80 ms to converge, AAC two frames, MP3 what its bit reservoir holds."""
@@ -57,7 +56,7 @@ class FFmpegRecording:
         import av
 
         self._av, self._name, self._file = av, clip.name, file
-        self.slack_seconds = _SLACK_SECONDS
+        self._length_is_told = self._check_is_whole()  # before FFmpeg makes room for what the header claims
         self._open()
         try:
             self._read_header()
@@ -76,7 +75,7 @@ class FFmpegRecording:
             self._container = self._av.open(self._file, mode="r", options=_OPTIONS)
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise AudioError(
-                f"is not audio that libsndfile or FFmpeg can open ({_detail(error)}): it is something else, or damaged",
+                "is not audio of a kind that is taken, or damaged: if it is audio, convert it to WAV or FLAC first",
                 source=self._name,
             ) from error
         self._stream = self._container.streams.best("audio")
@@ -90,62 +89,75 @@ class FFmpegRecording:
         self.rate: int = stream.codec_context.sample_rate or 0
         self.channels: int = stream.codec_context.channels or 0
         limits.check_format(self.rate, self.channels, self._name)  # before the duration is looked for
+        self.slack_seconds = _SLACK_FRAMES / self.rate + _CLOCK_SECONDS
         # A codec's delay comes before time 0 and is not played.
         delay = float(min(stream.start_time or 0, 0) * stream.time_base)
         self._origin = max(stream.start_time or 0, 0)
         self.frames = round((self._seconds() + delay) * self.rate)
 
+    def _check_is_whole(self) -> bool | None:
+        """Whether the header of a Matroska or MP4 file says how long it is; None for others."""
+        head = self._file.read(4)
+        self._file.seek(0)
+        return (matroska_has_length if head == _EBML else mp4_has_length)(self._file, self._name)
+
     def _seconds(self) -> float:
         """From the header; where it does not say, from the packets, undecoded."""
-        stream = self._stream
-        guessed = self._container.format.name in _GUESSED
-        if stream.duration is not None and not guessed:
+        stream, name = self._stream, self._container.format.name
+        if self._length_is_told and name == _MATROSKA:
+            origin = float(self._origin * stream.time_base)
+            if told := _DURATION.fullmatch(stream.metadata.get("DURATION", "")):  # the stream's end
+                hours, minutes, seconds = (float(part) for part in told.groups())
+                return 3600 * hours + 60 * minutes + seconds - origin
+            # That of the file is the longest stream's.
+            if self._container.duration is not None and len(self._container.streams) == 1:
+                return float(self._container.duration / self._av.time_base) - origin
+        elif name.startswith("mov") and self._length_is_told is None:
+            raise AudioError("is damaged (its boxes are not where they should be): record it again", source=self._name)
+        elif self._length_is_told and name.startswith("mov") and stream.duration is not None:
             return float(stream.duration * stream.time_base)
-        origin = float(self._origin * stream.time_base)
-        if (told := _DURATION.fullmatch(stream.metadata.get("DURATION", ""))) and not guessed:  # Matroska: its end
-            hours, minutes, seconds = (float(part) for part in told.groups())
-            return 3600 * hours + 60 * minutes + seconds - origin
-        # That of the file is the longest stream's.
-        only = len(self._container.streams) == 1
-        if self._container.duration is not None and only and not guessed:
-            return float(self._container.duration / self._av.time_base) - origin
-        length = _lengths.of(self._file, self._counted)
-        self.slack_seconds += _COUNTED_SLACK * length
-        return length
+        return _lengths.of(self._file, self._counted)
 
     def _counted(self) -> float:
-        stream, length = self._stream, 0.0
-        try:
-            if self._container.format.name == "ogg":
-                # Joined files, where each packet's own length counts what its stream's header cuts off.
-                length = sum(frame.samples for frame in self._container.decode(stream)) / self.rate
-            else:
-                length = self._packets_seconds()
-        except (self._av.error.FFmpegError, OSError, ValueError) as error:
-            raise self._damaged(error) from error
-        # Opened again, since a seek to the beginning may find that of a later stream.
+        with self._blamed_on_the_file():
+            has_clock = self._container.format.name not in ("aac", "mp3")
+            length = self._last_end() if has_clock else self._sum_of_packets()
+        # Opened again, since a seek to the beginning may find another place.
         self._container.close()
         self._file.seek(0)
         self._open()
         return length
 
-    def _packets_seconds(self) -> float:
-        # A clock of whole milliseconds is exact from the first packet to the last, and not in each of them.
-        counted, end, base = 0.0, 0.0, self._stream.time_base
+    def _last_end(self) -> float:
+        """Where the last packet ends.
+
+        Matroska's clock of whole milliseconds is exact to one of them there, which is added, and not in each packet's
+        length, of which the sum would be wrong by seconds.
+        """
+        end, before = 0, -math.inf
         for packet in self._container.demux(self._stream):
-            duration = float((packet.duration or 0) * base)
-            counted += duration
-            if packet.pts is not None:
-                end = max(end, float((packet.pts - self._origin) * base) + duration)
-            if counted > limits.MAX_BYTES:  # far past any limit; its timestamps are nonsense
-                break
-        return end if self._container.format.name in _OWN_CLOCK else counted
+            if packet.pts is None:
+                continue
+            if packet.pts < before:
+                raise AudioError(
+                    "has a clock that goes back, as where files were joined: convert it to WAV or FLAC first",
+                    source=self._name,
+                )
+            before = packet.pts
+            end = max(end, packet.pts - self._origin + (packet.duration or 0))
+        return float((end + (self._container.format.name == _MATROSKA)) * self._stream.time_base)
+
+    def _sum_of_packets(self) -> float:
+        # Where MP3s were joined, FFmpeg takes a tag for a frame, of which nothing can be heard.
+        packets = self._container.demux(self._stream)
+        ticks = sum(packet.duration or 0 for packet in packets if packet.size and not _is_tag(packet))
+        return float(ticks * self._stream.time_base)
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """The frames from `start` to `stop`, decoded from a little before `start`."""
         waiting: list[Block] = []
         frames = 0
-        try:
+        with self._blamed_on_the_file():
             for block in self._packets(start, stop):
                 waiting.append(block)
                 frames += len(block)
@@ -154,14 +166,11 @@ class FFmpegRecording:
                     waiting, frames = [], 0
             if waiting:
                 yield np.concatenate(waiting)
-        except (self._av.error.FFmpegError, OSError, ValueError) as error:
-            raise self._damaged(error) from error
 
     def _packets(self, start: int, stop: int) -> Iterator[Block]:
         stream = self._stream
         seconds = start / self.rate - _PREROLL_SECONDS
-        # Each stream of a chained Ogg file, the only kind that comes here, has a clock of its own.
-        if seconds > 0 and self._container.format.name != "ogg":
+        if seconds > 0:
             self._container.seek(self._origin + int(seconds / stream.time_base), stream=stream)
         # Of the format alone; interleaved, since PyAV crashes on frames of more than eight planes.
         interleave = self._av.AudioResampler(format="flt")
@@ -192,13 +201,22 @@ class FFmpegRecording:
                     sought = False
                     yield frame
             except self._av.error.InvalidDataError:
-                # The rest of a frame that began before the place that was sought; or where MP3s were joined, tags and
-                # all, which FFmpeg takes for a frame.
-                if not sought and bytes(packet)[:3] != b"ID3":
+                # The rest of a frame that began before the place that was sought.
+                if not sought and not _is_tag(packet):
                     raise
 
-    def _damaged(self, error: Exception) -> AudioError:
-        return AudioError(f"is damaged ({_detail(error)}): fetch or record it again", source=self._name)
+    @contextmanager
+    def _blamed_on_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except AudioError:
+            raise
+        except (self._av.error.FFmpegError, OSError, ValueError) as error:
+            raise AudioError(f"is damaged ({_detail(error)}): fetch or record it again", source=self._name) from error
+
+
+def _is_tag(packet: Any) -> bool:
+    return bytes(packet)[:3] in (b"ID3", b"TAG")
 
 
 def _detail(error: Exception) -> str:

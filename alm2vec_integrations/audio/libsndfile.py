@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
-import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Self
 
 from ..clips import AudioClip
 from ..errors import AudioError
-from .containers import OggPages, mp3_length_is_known, ogg_pages
+from .chunks import check_chunks
+from .flac import flac_frames
+from .mp3 import mp3_length_is_known
 from .recordings import BLOCK_FRAMES, Block
-from .remembering import Remembered
 
 _NOT_ITS_CODEC = ("unknown error in flac decoder", "Malformed 'fmt ' chunk")  # FLAC in Ogg; codecs of telephony in WAV
 _NOT_FOR_LIBSNDFILE = (1, 4)  # SF_ERR_UNRECOGNISED_FORMAT, SF_ERR_UNSUPPORTED_ENCODING
@@ -20,18 +20,8 @@ _NOT_FOR_LIBSNDFILE = (1, 4)  # SF_ERR_UNRECOGNISED_FORMAT, SF_ERR_UNSUPPORTED_E
 # What libsndfile reports for a stream whose header does not say how long it is, and more than any file holds.
 _UNKNOWN_FRAMES = 2**48
 
-# What programs that write to a pipe leave in a header whose length they cannot know is near the largest that fits.
-_LENGTH_UNKNOWN = 0x7FFFF000
-_CUT_SHORT = re.compile(
-    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE
-)
-
-
 _MP3_PREROLL_SECONDS = 1
 """More than the bit reservoir of Layer III holds at its lowest bit rate."""
-
-
-_ogg: Remembered[OggPages | None] = Remembered()
 
 
 class OtherReaderError(Exception):
@@ -42,22 +32,25 @@ class SoundFileRecording:
     """A file, opened by libsndfile; closed when the block ends. As `Recording`.
 
     Args:
-        file: at its beginning; by descriptor if it is the clip's path.
+        file: at its beginning.
         clip: for messages.
+        most_sought: the last frame that libsndfile finds by itself, None if it finds all.
 
     Raises:
         OtherReaderError: not a format of libsndfile's, or one whose length it does not know and so would cut.
-        AudioError: one of its formats, but damaged or cut short.
+        AudioError: one of its formats, but damaged or cut short, or with more in it than its header counts.
     """
 
     slack_seconds = 0.0
 
-    def __init__(self, file: Any, clip: AudioClip) -> None:
-        self._name = clip.name
-        mp3_is_whole, ogg = mp3_length_is_known(file), _ogg.of(file, partial(ogg_pages, file))
+    def __init__(self, file: Any, clip: AudioClip, *, most_sought: int | None = None) -> None:
+        self._name, self._most_sought = clip.name, most_sought
+        check_chunks(file, clip.name)
+        flac_length, mp3_is_whole = flac_frames(file, clip.name), mp3_length_is_known(file)
+        file.seek(0)
         try:
-            # By descriptor where there is one: libsndfile then reads by itself, whatever bytes the path is made of.
-            self._file = _opened(os.dup(file.fileno()) if clip.path is not None else file)
+            # By descriptor where it is a file: libsndfile then reads by itself, whatever bytes the path is made of.
+            self._file = _opened(os.dup(file.fileno()) if clip.path is not None and type(file) is io.FileIO else file)
         except (OSError, RuntimeError, TypeError, ValueError) as error:  # libsndfile's own is a RuntimeError
             detail = _detail(error)
             if getattr(error, "code", None) in _NOT_FOR_LIBSNDFILE or any(said in detail for said in _NOT_ITS_CODEC):
@@ -66,14 +59,13 @@ class SoundFileRecording:
                 f"is damaged, and cannot be opened ({detail}): fetch or record it again", source=self._name
             ) from error
         try:
-            self._check_is_whole()
-            self._check_length_is_known(mp3_is_whole, ogg)
+            self._check_length_is_known(mp3_is_whole, flac_length)
         except BaseException:
             self._file.close()
             raise
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
-        self.frames: int = self._file.frames
+        self.frames: int = self._file.frames if flac_length is None else flac_length
 
     def __enter__(self) -> Self:
         return self
@@ -83,8 +75,11 @@ class SoundFileRecording:
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """The frames from `start` to `stop`, decoded block by block."""
-        # After a seek into an MP3 the first frames refer to bits that were not read.
-        preroll = min(start, self.rate * _MP3_PREROLL_SECONDS if self._file.format == "MP3" else 0)
+        preroll = 0
+        if self._file.format == "MP3":  # after a seek the first frames refer to bits that were not read
+            preroll = min(start, self.rate * _MP3_PREROLL_SECONDS)
+        elif self._most_sought is not None:
+            preroll = max(start - self._most_sought, 0)
         try:
             if self._file.can_seek():
                 self._file.seek(start - preroll)
@@ -104,34 +99,14 @@ class SoundFileRecording:
             frames -= len(block)
             yield block
 
-    def _check_length_is_known(self, mp3_is_whole: bool, ogg: OggPages | None) -> None:
-        """Raise OtherReaderError where libsndfile would stop at a guess, AudioError where an Ogg stream has no end."""
-        if self._file.format == "OGG" and ogg is not None:
-            if not ogg.ends:
-                raise AudioError(
-                    "is cut short: its last page does not end the stream: fetch it again, or, if this is all there is, "
-                    "convert it to FLAC",
-                    source=self._name,
-                )
-            if ogg.joined:
-                raise OtherReaderError("an Ogg file of several streams one after the other")
-        if self._file.frames >= _UNKNOWN_FRAMES:
+    def _check_length_is_known(self, mp3_is_whole: bool, flac_length: int | None) -> None:
+        """Raise OtherReaderError where libsndfile would stop at a guess."""
+        if self._file.frames >= _UNKNOWN_FRAMES and flac_length is None:
             raise OtherReaderError("its header does not say how long it is")
         if self._file.format == "WAV" and self._file.subtype.startswith("MPEG"):
             raise OtherReaderError("a WAV with MP3 inside, whose header counts more than there is")
         if self._file.format == "MP3" and not mp3_is_whole:
             raise OtherReaderError("an MP3 without a Xing header for all of it, which does not say how long it is")
-
-    def _check_is_whole(self) -> None:
-        """Raise AudioError if the file ends before its data does; libsndfile reads what is there and only logs it."""
-        for line in _CUT_SHORT.finditer(self._file.extra_info):
-            promised, there = int(line["promised"]), int(line["there"])
-            if there < promised < _LENGTH_UNKNOWN:
-                raise AudioError(
-                    f"is cut short: its header promises {promised} bytes of samples, {there} are there: fetch or "
-                    "record it again",
-                    source=self._name,
-                )
 
 
 def _detail(error: Exception) -> str:

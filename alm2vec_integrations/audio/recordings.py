@@ -6,7 +6,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,10 @@ from ..clips import AudioClip, is_decoder, is_samples
 from ..errors import AudioError
 from . import limits
 from .access import AccessPolicy, check_unchanged
+from .remembering import Remembered
+
+if TYPE_CHECKING:
+    from .ogg import Link
 
 Block = npt.NDArray[np.float32]
 """Frames of all channels, float32 [n, channels] in [-1, 1]; float sources may go beyond."""
@@ -30,6 +35,9 @@ AUDIO_SUFFIXES = frozenset(_OF_LIBSNDFILE | _OF_FFMPEG)
 
 # A file object or decoder has one position, and clips are decoded from several threads.
 _one_position = threading.Lock()
+
+
+_links: Remembered[list[Link]] = Remembered()
 
 
 def _forget_after_fork() -> None:
@@ -102,7 +110,7 @@ def _in_bounds(recording: Recording, clip: AudioClip) -> Recording:
 @contextmanager
 def _decoded(file: Any, clip: AudioClip) -> Iterator[Recording]:
     """By libsndfile if it knows the format, else by FFmpeg if PyAV is installed."""
-    from . import libsndfile
+    from . import libsndfile, ogg
 
     file.seek(0, os.SEEK_END)
     limits.check_bytes(file.tell(), clip.name)
@@ -110,8 +118,13 @@ def _decoded(file: Any, clip: AudioClip) -> Iterator[Recording]:
         raise AudioError("is empty (0 bytes): fetch or record it again", source=clip.name)
     file.seek(0)
     recording: Any
+    links = _links.of(file, partial(ogg.ogg_links, file, clip.name))
     try:
-        recording = libsndfile.SoundFileRecording(file, clip)
+        if len(links) > 1:
+            recording = ogg.JoinedRecording(file, clip, links, libsndfile.SoundFileRecording)
+        else:
+            most_sought = links[0].last_page if links else None
+            recording = libsndfile.SoundFileRecording(file, clip, most_sought=most_sought)
     except libsndfile.OtherReaderError as unknown:
         file.seek(0)
         recording = _by_ffmpeg(file, clip, unknown)

@@ -39,7 +39,8 @@ def segment(
             of names with its subfolders; hidden files and files without the name of a recording are passed over.
         segment_seconds: length of a segment; by default the longest that the model was trained on.
         hop_seconds: from the beginning of one segment to that of the next; `segment_seconds` if None, less for overlap.
-        min_seconds: the shortest rest that is a segment of its own; less than 0.01 s never is.
+        min_seconds: the shortest rest that is a segment of its own; less than 0.01 s never is, nor what a compressed
+            format's header may count too much (0.05 s at 44.1 kHz).
         allowed_audio_roots: folders that a clip made by `AudioClip.from_reference` may point into.
         on_error: called with the error of each recording in a folder that cannot be read; if None, it is raised.
 
@@ -70,7 +71,7 @@ def segment(
         raise InputError(f"on_error must be a function of one error, got {on_error!r}")
     policy = AccessPolicy(allowed_audio_roots)
     # A generator runs nothing before it is asked; arguments are checked now.
-    return _segments(source, policy, (segment_seconds, hop, max(min_seconds, TOLERANCE_SECONDS)), on_error)
+    return _segments(source, policy, (segment_seconds, hop, min_seconds), on_error)
 
 
 def _is_folder(path: str) -> bool:
@@ -125,6 +126,8 @@ def _cut(clip: AudioClip, policy: AccessPolicy, lengths: tuple[float, float, flo
     # In whole microseconds, which add up exactly: at most half a frame at the highest rate, and short in writing.
     first, last = (round(1e6 * frame / extent.rate) for frame in (extent.start, extent.stop))
     length, hop, shortest = (round(1e6 * float(seconds)) for seconds in lengths)
+    # Of a rest as short as the header may be wrong by, nothing might be heard.
+    shortest = max(shortest, round(1e6 * (TOLERANCE_SECONDS + extent.slack_seconds)))
     for start in itertools.count(first, hop):
         if start + length >= last or last - (start + hop) < shortest:
             yield replace(clip, start_seconds=start / 1e6, end_seconds=last / 1e6)

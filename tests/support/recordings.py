@@ -98,6 +98,22 @@ def _write_with_ffmpeg(target: io.BytesIO, name: str, seconds: float, channels: 
         file.mux(stream.encode(None))
 
 
+def of_ffmpeg(samples: np.ndarray, rate: int, container: str, codec: str, **options: str) -> bytes:
+    """Mono samples, float32 [n], in a container of FFmpeg's."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format=container, options=options) as output:
+        stream = output.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = rate, 0
+        fitted = av.AudioResampler(stream.format, "mono", rate, frame_size=stream.frame_size or 1024)
+        for one in [*fitted.resample(frame), *fitted.resample(None)]:
+            output.mux(stream.encode(one))
+        output.mux([packet for packet in stream.encode(None) if packet.size])
+    return file.getvalue()
+
+
 def mp3(samples: np.ndarray, *, xing: bool, mode: str = "VARIABLE", rate: int = 44_100) -> bytes:
     """An MP3 with the header that tells its length, or without."""
     target = io.BytesIO()
@@ -114,13 +130,13 @@ def film(container: str, samples: np.ndarray, picture_seconds: float, late_secon
     """Black pictures with sound (48 kHz, mono) that begins late, in a container of FFmpeg's."""
     import av
 
-    codecs = {"webm": ("libvpx", "libopus"), "matroska": ("mpeg4", "libopus")}
-    video_codec, audio_codec = codecs.get(container, ("flv" if container == "flv" else "mpeg4", "libmp3lame"))
+    codecs = {"webm": ("libvpx", "libopus"), "matroska": ("mpeg4", "libopus"), "mp4": ("mpeg4", "aac")}
+    video_codec, audio_codec = codecs[container]
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         video = output.add_stream(video_codec, rate=10)
         video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
-        rate = 48_000 if audio_codec == "libopus" else 44_100  # what FLV has
+        rate = 48_000
         audio = output.add_stream(audio_codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate, frame.pts = 48_000, 0
