@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import operator
 import os
 import re
 import uuid
@@ -16,6 +17,7 @@ from . import references
 from .errors import InputError
 
 MOST_SECONDS = 1e9  # 31 years
+_MOST_RATE = 2**31  # what fits in a header
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -57,6 +59,8 @@ class AudioClip:
     def __post_init__(self) -> None:
         if self.label is not None and not isinstance(self.label, str):
             raise InputError(f"label must be a str, got {self.label!r}")
+        if not isinstance(self.is_reference, bool):
+            raise InputError(f"is_reference must be True or False, got {self.is_reference!r}")
         if isinstance(self.source, Mapping):
             self._take_row(self.source)
         self._check_source()
@@ -85,6 +89,8 @@ class AudioClip:
             self._set("sampling_rate", row["sampling_rate"])
         elif keys and keys <= {"path", "bytes"}:
             data = row.get("bytes")
+            if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
+                raise InputError(f'"bytes" must be the bytes of a file, or None, got {type(data).__name__}')
             self._set("source", path if data is None else data)
         else:
             raise InputError(
@@ -128,12 +134,22 @@ class AudioClip:
                 if value is not None:
                     raise self._wrong(f"{name} belongs to samples; a file carries its own")
             return
-        if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
-            raise self._wrong(f"samples need sampling_rate, a whole number of Hz, got {rate!r}")
+        if isinstance(rate, bool) or not isinstance(rate, Integral) or not 0 < rate < _MOST_RATE:
+            said = f"a number above {_MOST_RATE}" if isinstance(rate, Integral) and rate >= _MOST_RATE else repr(rate)
+            raise self._wrong(f"samples need sampling_rate, a whole number of Hz, got {said}")
         self._set("sampling_rate", int(rate))
         if self.channels is not None and not _is_one_of(self.channels, ("first", "last")):
             raise self._wrong(f'channels must be "first", "last" or None, got {self.channels!r}')
-        shape = tuple(source.shape)
+        shape = _shape(source)
+        if shape is None:
+            raise InputError(
+                f"samples must be one array or tensor of one or two axes, got a {type(source).__name__} without a "
+                "shape of whole numbers: pass each recording in it by itself"
+            )
+        if hasattr(source, "mask") and hasattr(source, "filled"):  # numpy's
+            raise self._wrong(
+                "samples are masked, and what is heard where they are is not said: fill them, x.filled(0)"
+            )
         if source.ndim == 1 and self.channels is not None:
             raise self._wrong(f"channels={self.channels!r} belongs to two-dimensional samples, got shape {shape}")
         if source.ndim == 2 and self.channels is None:
@@ -179,7 +195,7 @@ class AudioClip:
         if isinstance(self.source, (bytes, bytearray, memoryview)):
             return f"<{len(self.source)} bytes>"
         if is_samples(self.source):
-            return f"<samples, shape {tuple(self.source.shape)}>"
+            return f"<samples, shape {_shape(self.source)}>"
         return f"<{type(self.source).__name__} {getattr(self.source, 'name', '')}".rstrip() + ">"
 
     @property
@@ -264,9 +280,25 @@ def is_samples(source: Any) -> bool:
     return (
         not isinstance(source, (str, bytes))
         and hasattr(source, "dtype")
-        and hasattr(source, "shape")
+        and _has(source, "shape")
         and hasattr(source, "ndim")
     )
+
+
+def _has(source: Any, name: str) -> bool:
+    try:
+        return hasattr(source, name)
+    except Exception:  # it is there, and fails
+        return True
+
+
+def _shape(source: Any) -> tuple[int, ...] | None:
+    """The shape of samples; None if it is none, as that of torch's nested tensors."""
+    try:
+        shape = tuple(operator.index(length) for length in source.shape)
+        return shape if len(shape) == source.ndim else None
+    except Exception:  # whatever a foreign class raises
+        return None
 
 
 def is_decoder(source: Any) -> bool:

@@ -306,6 +306,16 @@ class TestBrokenAudio:
 
 
 class TestAccess:
+    def test_links_in_a_circle(self, tmp_path):
+        """In a reference, or in a root."""
+        (tmp_path / "a").symlink_to(tmp_path / "b")
+        (tmp_path / "b").symlink_to(tmp_path / "a")
+        good = sounds.write(tmp_path / "good.wav", sounds.noise(1.0))
+        for path, root in ((tmp_path / "a", tmp_path), (good, tmp_path / "a")):
+            clip = AudioClip.from_reference(AudioClip(path).reference(digest=False))
+            with pytest.raises(InputError, match=r"check its symbolic links|check the path|points outside"):
+                decode(clip, AccessPolicy(root))
+
     def test_a_reference_needs_a_root(self, fake, clips):
         """Closed by default; a clip passed directly is exempt."""
         reference = AudioClip(clips[0]).reference()

@@ -365,15 +365,53 @@ class TestSamples:
         assert AudioClip(rows[1]).name == "elsewhere/a.wav"
         assert AudioClip(samples, sampling_rate=16_000, label="call 7").name == "call 7"
 
+    def test_masked_samples(self):
+        """Say nothing of what is heard where they are."""
+        samples = np.ma.masked_array(sounds.noise(0.5), mask=True)
+        with pytest.raises(InputError, match=r"are masked, .*: fill them, x\.filled\(0\)"):
+            AudioClip(samples, sampling_rate=16_000)
+        assert not heard(AudioClip(samples.filled(0), sampling_rate=16_000)).any()
+
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+    @pytest.mark.parametrize("shape", [3, ("a",), None, (2.5,), "nested", "raises"])
+    def test_shapes_that_are_none(self, shape):
+        """Of torch's nested tensors, and of other classes."""
+
+        class Odd:
+            dtype, ndim = np.dtype(np.float32), 1
+
+            @property
+            def shape(self):
+                return shape if shape != "raises" else 1 / 0
+
+        source = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(4)]) if shape == "nested" else Odd()
+        with pytest.raises(InputError, match="without a shape of whole numbers: pass each recording in it by itself"):
+            AudioClip(source, sampling_rate=16_000)
+
+    @pytest.mark.parametrize("rate", [2**31, 10**400], ids=["2**31", "10**400"])
+    def test_rates_past_all_measure(self, rate):
+        """Are no float, and fill no line."""
+        with pytest.raises(InputError, match="sampling_rate, a whole number of Hz, got a number above 2147483648"):
+            AudioClip(np.zeros(9, np.float32), sampling_rate=rate)
+
     @pytest.mark.parametrize(
-        "row", [{}, {"path": None, "bytes": None}, {"array": [0.0]}, {"audio": "x.wav"}, {"path": "x", "rate": 1}]
+        "row",
+        [
+            {},
+            {"path": None, "bytes": None},
+            {"path": None, "bytes": "x.wav"},
+            {"path": "x.wav", "bytes": 3},
+            {"array": [0.0]},
+            {"audio": "x.wav"},
+            {"path": "x", "rate": 1},
+        ],
     )
     def test_other_dicts(self, row):
         """Are refused."""
         with pytest.raises(InputError):
             AudioClip(row)
 
-    def test_a_decoder(self):
+    def test_a_decoder(self, monkeypatch):
         """By what it does: torchcodec's cannot be had everywhere."""
         samples = np.stack([sounds.noise(2.0, rate=8_000), sounds.tone(2.0, 440.0, 8_000)])
 
@@ -397,6 +435,12 @@ class TestSamples:
         expected = heard(AudioClip(samples[:, 4_000:12_000], sampling_rate=8_000, channels="first"))
         np.testing.assert_array_equal(heard(clip), expected)
         assert decoder.asked == [(0.5, 1.5)]
+        whole = heard(AudioClip(Decoder()))
+        monkeypatch.setattr("alm2vec_integrations.audio.samples._MOST_VALUES", 2**13)
+        monkeypatch.setattr("alm2vec_integrations.audio.samples.BLOCK_FRAMES", 2**12)
+        decoder.asked.clear()
+        np.testing.assert_array_equal(heard(AudioClip(decoder)), whole)
+        assert decoder.asked == [(0.0, 0.512), (0.512, 1.024), (1.024, 1.536), (1.536, 2.0)]
         decoder.metadata = types.SimpleNamespace(sample_rate=None)
         with pytest.raises(AudioError, match="does not say its rate"):
             heard(clip)
@@ -429,6 +473,31 @@ class TestLimits:
             for work, source in ((measure, path), (decode, path), (measure, file), (decode, file)):
                 with pytest.raises(AudioError, match=r"is 16\.0 GiB large, and 16 GiB is the most"):
                     work(AudioClip(source), NO_ROOTS)
+
+    @pytest.mark.parametrize("step", [999, 1001, 4096])
+    @pytest.mark.parametrize("name", ["wav 16", "flac 16", "ogg vorbis", "mp3", "m4a", "webm"])
+    def test_file_objects_that_give_less_than_was_asked(self, name, step):
+        """As raw ones may."""
+        pytest.importorskip("av")
+
+        class Raw(io.RawIOBase):
+            def __init__(self, data):
+                self._data = io.BytesIO(data)
+
+            def readable(self):
+                return True
+
+            def seekable(self):
+                return True
+
+            def seek(self, *place):
+                return self._data.seek(*place)
+
+            def readinto(self, buffer):
+                return self._data.readinto(memoryview(buffer)[:step])
+
+        data = recordings.encode(name)
+        np.testing.assert_array_equal(heard(AudioClip(Raw(data))), heard(AudioClip(data)))
 
     def test_the_name_of_a_file_object_is_no_format(self, tmp_path):
         """Soundfile would take one called x.raw for raw samples."""

@@ -103,6 +103,13 @@ def test_a_digest_that_is_known_is_kept(tmp_path):
     assert AudioClip.from_reference(clip.reference()).digest == clip.digest
 
 
+@pytest.mark.parametrize("wrong", ["no", 1, None])
+def test_whether_it_is_a_reference_is_true_or_false(wrong):
+    """Since the access policy goes by it."""
+    with pytest.raises(InputError, match="is_reference must be True or False"):
+        AudioClip("a.wav", is_reference=wrong)
+
+
 def test_a_changed_copy_stays_a_reference():
     """`dataclasses.replace` does not lift the access policy."""
     clip = AudioClip.from_reference("audio:a.wav#v=0123456789abcdef")

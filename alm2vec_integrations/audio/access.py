@@ -123,13 +123,20 @@ class AccessPolicy:
                 "references are not opened unless allowed_audio_roots names the folders they may point into",
                 source=path,
             )
-        resolved = Path(path).resolve()
-        if not any(resolved.is_relative_to(Path(root).resolve()) for root in self.roots):
+        resolved = _resolved(path)
+        if not any(resolved.is_relative_to(_resolved(root)) for root in self.roots):
             raise AudioAccessError(
                 "the reference points outside allowed_audio_roots: name its folder there if it may be opened",
                 source=path,
             )
         return resolved
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # links that lead in a circle
+        raise AudioAccessError(f"cannot be resolved ({error}): check its symbolic links", source=path) from error
 
 
 def _is_path(text: str) -> bool:

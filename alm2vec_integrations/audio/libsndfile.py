@@ -122,9 +122,6 @@ def _opened(file: Any) -> Any:
     """
     import soundfile
 
-    if not isinstance(file, int):
-        file = _Nameless(file)
-
     class Sequential(soundfile.SoundFile):  # type: ignore[misc]
         def seekable(self) -> bool:
             return False
@@ -133,12 +130,3 @@ def _opened(file: Any) -> Any:
             return bool(super().seekable())
 
     return Sequential(file, closefd=True)
-
-
-class _Nameless:
-    """A file object whose name soundfile does not see; it would take "x.raw" for a format."""
-
-    def __init__(self, file: Any) -> None:
-        for method in ("read", "readinto", "seek", "tell"):
-            if hasattr(file, method):
-                setattr(self, method, getattr(file, method))

@@ -12,6 +12,9 @@ from ..clips import AudioClip
 from ..errors import AudioError
 from .recordings import BLOCK_FRAMES, Block
 
+_MOST_VALUES = 2**24
+"""Samples of all channels that a decoder is asked for at once, 64 MiB; it may decode all before them again."""
+
 
 class SamplesRecording:
     """An array or tensor. As `Recording`."""
@@ -70,20 +73,23 @@ class DecoderRecording:
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """The frames from `start` to `stop`."""
-        times = {
-            "start_seconds": self._begin + start / self.rate,
-            "stop_seconds": self._begin + stop / self.rate,
-        }
-        got = self._decoder.get_samples_played_in_range(**times)
+        most = max(_MOST_VALUES // self.channels, BLOCK_FRAMES)
+        for begin in range(start, stop, most):
+            data = self._asked(begin, min(begin + most, stop))
+            for place in range(0, len(data), BLOCK_FRAMES):
+                yield data[place : place + BLOCK_FRAMES]
+
+    def _asked(self, start: int, stop: int) -> Block:
+        got = self._decoder.get_samples_played_in_range(
+            start_seconds=self._begin + start / self.rate, stop_seconds=self._begin + stop / self.rate
+        )
         if int(got.sample_rate) != self.rate:
             raise AudioError(
                 f"its decoder gives {got.sample_rate} samples a second where {self.rate} were announced: decode it and "
                 "pass samples with sampling_rate",
                 source=self._name,
             )
-        data = np.asarray(got.data.detach().cpu().float().numpy()).T
-        for begin in range(0, min(len(data), stop - start), BLOCK_FRAMES):
-            yield data[begin : min(begin + BLOCK_FRAMES, stop - start)]
+        return np.asarray(got.data.detach().cpu().float().numpy()).T[: stop - start]
 
 
 def _first_number(metadata: Any, *names: str) -> float | None:
