@@ -391,8 +391,8 @@ class TestSamples:
     @pytest.mark.parametrize("rate", [2**31, 10**400], ids=["2**31", "10**400"])
     def test_rates_past_all_measure(self, rate):
         """Are no float, and fill no line."""
-        with pytest.raises(InputError, match="sampling_rate, a whole number of Hz, got a number above 2147483648"):
-            AudioClip(np.zeros(9, np.float32), sampling_rate=rate)
+        with pytest.raises(AudioError, match=r"has (2.*e\+09|far too many) samples a second, and 1000 to 500000 are"):
+            heard(AudioClip(np.zeros(9, np.float32), sampling_rate=rate))
 
     @pytest.mark.parametrize(
         "row",
@@ -570,6 +570,7 @@ def test_the_digest_of_a_long_file_is_not_read_for_every_segment(tmp_path, monke
 
 
 class TestBadInputs:
+    @pytest.mark.filterwarnings("ignore:.*is embedded whole")
     @pytest.mark.parametrize("name", bad_inputs.CASES)
     def test_what_it_says(self, tmp_path, fake, name):
         """What the table in docs/audio.md says that it says."""
@@ -588,7 +589,9 @@ class TestBadInputs:
         ]
         table = {row[0]: row[1] for row in rows if row[0] in bad_inputs.CASES}
         assert set(table) == set(bad_inputs.CASES)
-        assert all(said.startswith(("item 1, ", "item 1: an item is", "at once: ")) for said in table.values())
+        assert all(
+            said.startswith(("item 1, ", "item 1: an item is", "at once: ", "nothing: ")) for said in table.values()
+        )
 
 
 def test_a_digest_is_not_kept_of_a_file_that_just_changed(tmp_path, monkeypatch):

@@ -28,8 +28,9 @@ MAX_BYTES = 16 * 2**30
 def check_format(rate: float, channels: int, source: str) -> None:
     """Raise AudioError for a rate or a number of channels out of bounds."""
     if not MIN_RATE <= rate <= MAX_RATE:
+        said = f"{rate:g}" if rate < MAX_BYTES else "far too many"  # a whole number may be larger than any float
         raise AudioError(
-            f"has {rate:g} samples a second, and {MIN_RATE} to {MAX_RATE} are taken: its header may be wrong; if it is "
+            f"has {said} samples a second, and {MIN_RATE} to {MAX_RATE} are taken: its header may be wrong; if it is "
             "not, resample it first",
             source=source,
         )

@@ -2,9 +2,11 @@
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import recordings
@@ -25,9 +27,9 @@ def _claims_two_gigabytes(folder: Path) -> Path:
     return _write(folder / "claims.wav", data)
 
 
-def _more_than_an_hour(folder: Path) -> Path:
+def _silence(folder: Path, minutes: int) -> Path:
     with soundfile.SoundFile(folder / "night.flac", "w", 16_000, 1, "PCM_16") as file:
-        for _ in range(61):
+        for _ in range(minutes):
             file.write(np.zeros(60 * 16_000, np.int16))
     return folder / "night.flac"
 
@@ -82,7 +84,9 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "768 kHz": lambda f: AudioClip(sounds.write(f / "fast.wav", np.zeros(9999, np.float32), 768_000)),
     "64 channels": lambda f: AudioClip(sounds.write(f / "many.wav", np.zeros((4000, 64), np.float32))),
     "a sample that is NaN": lambda f: AudioClip(_nan(f)),
-    "61 minutes of silence in 560 kB": lambda f: AudioClip(_more_than_an_hour(f)),
+    "61 minutes of silence in 560 kB": lambda f: AudioClip(_silence(f, 61)),
+    "an hour of silence in 546 kB": lambda f: AudioClip(_silence(f, 60)),
+    "a second of an hour of silence": lambda f: AudioClip(_silence(f, 60), start_seconds=1800, end_seconds=1801),
     "a part past the end": lambda f: AudioClip(_good(f), start_seconds=0.5, end_seconds=9),
     "a part that begins after the end": lambda f: AudioClip(_good(f), start_seconds=5),
     "a part that ends before it begins": lambda f: AudioClip("x.wav", start_seconds=5, end_seconds=2),
@@ -111,18 +115,36 @@ CASES: dict[str, Callable[[Path], Any]] = {
 
 
 def said(folder: Path, encoder: ALM2VecEncoder, name: str) -> str:
-    """What is said of a case: where it is made, or by `encode`, second in a list. The folder is shown as `…`."""
+    """What is said of a case: where it is made, or by `encode`, second in a list. The folder is shown as `…`.
+
+    Of what is embedded, how many frames libsndfile decoded for it.
+    """
     (folder / "inside").mkdir(exist_ok=True)
     _good(folder)
     try:
         item = CASES[name](folder)
     except InputError as error:
         return f"at once: {_plain(error, folder)}"
-    try:
-        encoder.encode(["a good text", item], task="document")
-    except InputError as error:
-        return _plain(error, folder)
-    return "nothing"
+    decoded: list[int] = []
+    with _counted(decoded):
+        try:
+            encoder.encode(["a good text", item], task="document")
+        except InputError as error:
+            return _plain(error, folder)
+    return f"nothing: {sum(decoded):,} frames are decoded, {max(decoded, default=0):,} at once at most"
+
+
+@contextmanager
+def _counted(decoded: list[int]) -> Iterator[None]:
+    real = soundfile.SoundFile.read
+
+    def read(self: Any, *args: Any, **keywords: Any) -> Any:
+        block = real(self, *args, **keywords)
+        decoded.append(len(block))
+        return block
+
+    with mock.patch.object(soundfile.SoundFile, "read", read):
+        yield
 
 
 def _plain(error: InputError, folder: Path) -> str:

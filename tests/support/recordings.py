@@ -37,6 +37,22 @@ OF_FFMPEG = {
     "mka": ("mka", "flac", "matroska", 32_000, False),
 }
 
+# What containers hold of no length of their own, and which files are joined: name of the format, and how it is made.
+ROUNDABOUT = {
+    "mp3, no length": lambda seconds: mp3(chirp(seconds, 44_100, 1)[:, 0], xing=False),
+    "mp4 in fragments": lambda seconds: of_ffmpeg(
+        chirp(seconds, 44_100, 1)[:, 0],
+        44_100,
+        "mp4",
+        "aac",
+        movflags="frag_keyframe+empty_moov",
+        frag_duration="100000",
+    ),
+    "webm, live": lambda seconds: of_ffmpeg(chirp(seconds, 48_000, 1)[:, 0], 48_000, "webm", "libopus", live="1"),
+    "joined vorbis": lambda seconds: 2 * encode("ogg vorbis", seconds, 1),
+    "joined opus": lambda seconds: 2 * encode("opus", seconds, 1),
+}
+
 LOSSY = {"wav u8", "wav a-law", "ogg vorbis", "opus", "mp3", "m4a", "aac", "webm", "mp4 with pictures"}
 
 
