@@ -1,6 +1,6 @@
 """Load the checkpoint family on several versions of transformers, and write the table in docs/loading.md.
 
-    python tests/loading_table.py 4.52.4 4.57.6 5.0.0 5.23.0
+    python tests/loading_table.py 4.52.4 4.57.6 5.0.0 5.24.0
 
 makes a fresh environment for each version. It takes some minutes and is not part of the test run, which loads the
 family on the versions that it is run with.

@@ -366,6 +366,18 @@ class TestCode:
         (folder / "more.py").write_text("x = 1\n")
         assert set(ours(folder).load_report.code) == {"modeling_family.py", "processing.py", "more.py"}
 
+    @pytest.mark.parametrize("broken", ["modeling_family.py", "helper.py"])
+    def test_a_syntax_error_names_its_file(self, tmp_path, broken):
+        """And the line, in whichever file it is."""
+        folder = make(tmp_path / "m")
+        model = folder / "modeling_family.py"
+        model.write_text("from . import helper\n" + model.read_text())
+        (folder / "helper.py").write_text("x = 1\n")
+        (folder / broken).write_text((folder / broken).read_text() + "\nx = = 2\n")
+        line = len((folder / broken).read_text().splitlines())
+        with pytest.raises(CheckpointError, match=rf"SyntaxError: invalid syntax \({broken}, line {line}\)"):
+            _ = ours(folder).dim
+
     def test_helpers_of_helpers(self, tmp_path, sounds):
         """Of a folder on every version."""
         folder = make(tmp_path / "m", code={"returned": "vectors * SIGN"})

@@ -293,8 +293,19 @@ def _blamed_on_code(checkpoint: ResolvedCheckpoint) -> Iterator[None]:
         hint = f" ({eager})" if "attn_implementation" in str(error) else ""
         raise CheckpointError(
             f"{checkpoint.name}: could not be loaded with transformers {_transformers_version()}: "
-            f"{type(error).__name__}: {error}{hint}"
+            f"{type(error).__name__}: {_naming_its_file(error, checkpoint)}{hint}"
         ) from error
+
+
+def _naming_its_file(error: Exception, checkpoint: ResolvedCheckpoint) -> Exception:
+    """A syntax error as Python raises it: transformers parses code without telling the parser whose it is."""
+    if isinstance(error, SyntaxError):
+        for file in checkpoint.code:
+            try:
+                compile((checkpoint.folder / file).read_bytes(), file, "exec", dont_inherit=True)
+            except SyntaxError as found:
+                return found
+    return error
 
 
 def _complete(

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..instructions import QUESTIONS
 
 Status = Literal["good", "good with settings", "doubtful", "unusable"]
+
+
+def by_reason(failed: Mapping[str, str]) -> dict[str, str]:
+    """What failed for each reason, in one string: several things often fail for one."""
+    return {
+        reason: "; ".join(what for what, why in failed.items() if why == reason)
+        for reason in dict.fromkeys(failed.values())
+    }
 
 
 @dataclass
@@ -66,7 +75,7 @@ class Diagnosis:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.model}: {self.status}", ""]
+        lines = []
         if self.load is not None:
             lines += [f"loaded on {self.load['device']} in {self.load['dtype']}, {self.load['seconds']:.1f} s"]
             lines += [f"  checked: {check}" for check in self.load["checks"]]
@@ -74,7 +83,7 @@ class Diagnosis:
         if self.drift is not None:
             lines.append(f"bfloat16 differs from float32 by {self.drift:.1e} (1 - cosine)")
         said = "\n".join(self.verdict)
-        lines += [f"{what}: {reason}" for what, reason in self.failed.items() if reason not in said]
+        lines += [f"{what}: {reason}" for reason, what in by_reason(self.failed).items() if reason not in said]
         if self.determinism is not None:
             lines.append(f"the same item twice differs by {self.determinism:.1e}")
         lines += [f"{name}: in a list and alone differ by up to {worst:.1e}" for name, worst in self.coupling.items()]
@@ -96,4 +105,5 @@ class Diagnosis:
                 f"({row['query']}) and ({row['document']})"
                 for row in self.published
             ]
-        return "\n".join([*lines, "", *self.verdict])
+        parts = [f"{self.model}: {self.status}", "\n".join(lines), said]
+        return "\n\n".join(part for part in parts if part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import tiny
-from .diagnosis import Diagnosis
+from .diagnosis import Diagnosis, by_reason
 from .measures import FORMS, LONG, depends_on_equals, is_too_long
 
 COUPLED = {"float32": 1e-6, "lower": 2e-3}
@@ -52,9 +52,8 @@ def judge(found: Diagnosis) -> None:
     else:
         # What is random in it would be taken for its neighbours' doing.
         _judge_coupling(found)
-    for form in FORMS:
-        if form in found.failed:
-            found.say(f"It does not take {form}: {found.failed[form]}")
+    for reason, forms in by_reason({form: found.failed[form] for form in FORMS if form in found.failed}).items():
+        found.say(f"It does not take {forms}: {reason}")
     if any(FALLEN_BACK in warning for warning in found.load["warnings"]):
         keep_to_float32(found)
 
@@ -81,12 +80,10 @@ def _judge_coupling(found: Diagnosis) -> None:
         )
     coupled = {name for name, worst in found.coupling.items() if worst > max(limit, BEYOND_RANDOM * wobble)}
     items = {what: reason for what, reason in found.failed.items() if what.startswith(("a clip of", "a text of"))}
-    for what, reason in items.items():
-        if is_too_long(what):
-            found.say(f"It does not take {what} ({reason}): cut longer recordings, as docs/audio.md says.")
-        else:
-            found.doubt(f"It fails on some items, even by themselves: {what}: {reason}")
-            break
+    for reason, long in by_reason({what: reason for what, reason in items.items() if is_too_long(what)}).items():
+        found.say(f"It does not take {long} ({reason}): cut longer recordings, as docs/audio.md says.")
+    for what in [what for what in items if not is_too_long(what)][:1]:
+        found.doubt(f"It fails on some items, even by themselves: {what}: {items[what]}")
     # Their items work by themselves.
     coupled |= {name for name in found.failed if name.startswith(("clips of", "texts of", "questions of"))}
     if any(map(depends_on_equals, coupled)):
