@@ -321,6 +321,21 @@ class ALM2VecEncoder:
         """What was loaded and what was checked; loads the model."""
         return self._acquire().loaded().report
 
+    @property
+    def module(self) -> torch.nn.Module:
+        """The model itself, in evaluation mode, shared by all encoders of equal configuration; loads it.
+
+        For looking at. What is done to it, or with it in other threads than the encoder's, others suffer.
+        """
+        module: torch.nn.Module = self._acquire().loaded().model
+        return module
+
+    def on_device(self, device: str | torch.device | None) -> Self:
+        """An encoder of the same settings on another device; this one stays where it is."""
+        twin = self.__copy__()
+        twin._asked, twin._handle = self._asked | {"device": None if device is None else str(device)}, None
+        return twin
+
     def close(self) -> None:
         """Let go of the model; its memory is freed when no other encoder holds it. A later call loads it again."""
         self._handle = None

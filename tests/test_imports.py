@@ -36,16 +36,23 @@ def test_the_check_can_fail():
     )
 
 
-def test_a_missing_framework_names_its_extra():
+@pytest.mark.parametrize(
+    ("framework", "door", "extra"),
+    [
+        ("langchain_core", "langchain", "langchain"),
+        ("sentence_transformers", "sentence_transformers", "sentence-transformers"),
+    ],
+)
+def test_a_missing_framework_names_its_extra(framework, door, extra):
     """The message is the command to run."""
     script = (
-        "import sys; sys.modules['langchain_core'] = None\n"
+        f"import sys; sys.modules[{framework!r}] = None\n"
         "import importlib.util; find = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'langchain_core' else find(name, *a)\n"
-        "import alm2vec_integrations.langchain"
+        f"importlib.util.find_spec = lambda name, *a: None if name == {framework!r} else find(name, *a)\n"
+        f"import alm2vec_integrations.{door}"
     )
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
-    assert "pip install 'alm2vec-integrations[langchain]'" in done.stderr
+    assert f"pip install 'alm2vec-integrations[{extra}]'" in done.stderr
 
 
 def test_every_public_name_resolves():

@@ -95,7 +95,7 @@ def resolve(
             raise CheckpointUnavailableError(f"{model} is a folder and has no revisions, got revision={revision!r}")
         folder, commit = Path(model).expanduser().resolve(), None
     else:
-        folder, commit = _download(model, revision, token, cache_dir, local_files_only)
+        folder, commit = _download(model, revision, token, cache_dir, local_files_only, _FILES)
     config = _check_config(model, folder)
     auto_map = config["auto_map"]
     code = _code(model, folder, needed=[auto_map["AutoModel"], auto_map.get("AutoConfig")])
@@ -104,8 +104,39 @@ def resolve(
     return checkpoint
 
 
+def pin(
+    model: str,
+    *,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+) -> str | None:
+    """The commit that a checkpoint's name stands for, None for one without commits; fetches its config.json alone.
+
+    Raises:
+        CheckpointUnavailableError: unknown name, missing folder, failed download.
+        CheckpointError: what is there is not a checkpoint of this kind.
+    """
+    if model == tiny.NAME or is_folder(model):
+        if revision is not None:
+            raise CheckpointUnavailableError(f"{model} has no revisions, got revision={revision!r}")
+        folder, commit = (tiny.FOLDER if model == tiny.NAME else Path(model).expanduser()), None
+        if not folder.is_dir():
+            raise CheckpointUnavailableError(f"{model}: there is no such folder")
+    else:
+        folder, commit = _download(model, revision, token, cache_dir, local_files_only, files=["config.json"])
+    _check_config(model, folder)
+    return commit
+
+
 def _download(
-    model: str, revision: str | None, token: str | bool | None, cache_dir: str | None, local_files_only: bool
+    model: str,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+    files: list[str],
 ) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -119,9 +150,9 @@ def _download(
             model,
             revision=revision,
             token=token,
-            cache_dir=cache_dir,
+            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
             local_files_only=local_files_only,
-            allow_patterns=_FILES,
+            allow_patterns=files,
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         hint = f"; for the folder of that name write ./{model}" if Path(model).is_dir() else ""

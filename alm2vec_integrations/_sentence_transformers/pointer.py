@@ -1,0 +1,50 @@
+"""The file of a saved model that says which checkpoint it is and how it is used: kilobytes, no weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+FILE = "alm2vec.json"
+"""Its name; `config.json` would be taken for the checkpoint's own."""
+
+PORTABLE = ("dtype", "model_kwargs", "max_batch_items", "max_batch_seconds", "batching")
+"""The encoder's arguments that are saved. What belongs to one machine, opens a door or lowers a guard is not."""
+
+_KEYS = {"model", "revision", "strings", *PORTABLE}
+
+
+def write(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the file.
+
+    Raises:
+        InputError: a setting cannot be written as JSON.
+    """
+    said = {name: value for name, value in settings.items() if value is not None}
+    if "dtype" in said:
+        said["dtype"] = str(said["dtype"]).removeprefix("torch.")
+    try:
+        text = json.dumps(said, indent=2)
+    except TypeError as error:
+        raise InputError(
+            f"model_kwargs cannot be saved ({error}): leave them out when saving, and pass them when loading"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def check(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a file said, if it is one of these.
+
+    Raises:
+        InputError: it is not, or a later version of this package wrote it.
+    """
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("model"), str):
+        raise InputError(f"{where}: there is no {FILE} that names a model: make the folder with export()")
+    if unknown := sorted(set(settings) - _KEYS):
+        raise InputError(f"{where}: {FILE} has settings that this version does not know: {unknown}: upgrade")
+    return dict(settings)

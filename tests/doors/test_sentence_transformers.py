@@ -1,0 +1,490 @@
+"""ALM2Vec as a model of sentence-transformers."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import soundfile
+import sounds
+import torch
+from checkpoint_family import FAMILY, write
+from sentence_transformers import SentenceTransformer
+
+from alm2vec_integrations import (
+    DOC_INSTRUCTION,
+    QUERY_INSTRUCTION,
+    QUESTIONS,
+    ALM2VecWarning,
+    AudioAccessError,
+    AudioClip,
+    AudioText,
+    CheckpointError,
+    InputError,
+)
+from alm2vec_integrations.checkpoint import handles
+from alm2vec_integrations.sentence_transformers import PROMPTS, ALM2VecModule, export, load
+from alm2vec_integrations.tiny import FOLDER
+
+INSTRUCTIONS = [None, "Represent the audio by the background noise.", "Represent the audio by the main sound."]
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    """The bundled checkpoint."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ALM2VecWarning)
+        return load("alm2vec-tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pointer(tmp_path_factory):
+    """The same, by the library alone."""
+    folder = export("alm2vec-tiny", tmp_path_factory.mktemp("pointer"))
+    return SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def auto(model):
+    """One that takes strings by the library's rule."""
+    return load("alm2vec-tiny", device="cpu", strings="auto")
+
+
+@pytest.fixture
+def wav(tmp_path):
+    """Three seconds of noise at 16 kHz."""
+    return sounds.write(tmp_path / "a.wav", sounds.noise(3.0, seed=1))
+
+
+@pytest.fixture
+def samples(wav):
+    return soundfile.read(wav, dtype="float32")[0]
+
+
+def same(one, other):
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+class TestSameVectors:
+    """The same item alone gives the same bits as the core, through `load` and through a pointer folder."""
+
+    @pytest.mark.parametrize("instruction", INSTRUCTIONS)
+    @pytest.mark.parametrize("task", ["query", "document"])
+    def test_alone(self, model, pointer, tiny, wav, task, instruction):
+        for given, item in (
+            ("a dog barking", "a dog barking"),
+            ({"audio": str(wav)}, AudioClip(wav)),
+            ({"audio": str(wav), "text": "What is heard?"}, AudioText("What is heard?", AudioClip(wav))),
+        ):
+            expected = tiny.encode(item, task=task, instruction=instruction)
+            for door in (model, pointer):
+                encode = door.encode_query if task == "query" else door.encode_document
+                assert same(encode(given, prompt=instruction), expected)
+                assert same(encode(given, instruction=instruction), expected)
+                assert encode(given, prompt=instruction).dtype == np.float32
+        assert not same(tiny.encode("a", task="query"), tiny.encode("a", task="document"))
+
+    def test_in_lists(self, model, tiny, clips):
+        """Mixed kinds, in their order, in batches of the library's and of ours."""
+        items = [text for i, clip in enumerate(clips) for text in (f"text {i} " * (i + 1), AudioClip(clip))]
+        expected = tiny.encode_document(items)
+        assert np.abs(model.encode(items, batch_size=3) - expected).max() < 1e-5
+
+    def test_two_models_share_one(self, model, tiny):
+        """Nothing is loaded twice."""
+        assert load("alm2vec-tiny", device="cpu")[0].model is model[0].model is tiny.module
+
+
+class TestInputs:
+    def test_every_form_of_audio(self, model, tiny, wav, samples):
+        """Paths, arrays, rows of datasets, clips; by themselves and under "audio"."""
+        expected = tiny.encode_document(AudioClip(wav))
+        at_rate = {"array": samples, "sampling_rate": 16_000}
+        forms = [
+            wav, AudioClip(wav), samples, torch.from_numpy(samples), at_rate,
+            at_rate | {"array": torch.tensor(samples)},
+            at_rate | {"path": "a.wav"}, at_rate | {"array": samples.tolist()}, {"path": str(wav), "bytes": None},
+            {"path": None, "bytes": wav.read_bytes()}, Decoder(samples, 16_000),
+        ]  # fmt: skip
+        for form in forms:
+            assert np.abs(model.encode(form) - expected).max() < 1e-6, type(form)
+            assert np.abs(model.encode({"audio": form}) - expected).max() < 1e-6, type(form)
+        assert np.abs(model.encode(forms) - expected).max() < 1e-5
+
+    def test_rates_differ_from_item_to_item(self, model, tiny, samples):
+        fast = np.repeat(samples, 3)
+        forms = [{"audio": {"array": fast, "sampling_rate": 48_000}}, {"array": samples, "sampling_rate": 8_000}]
+        clips = [AudioClip(fast, sampling_rate=48_000), AudioClip(samples, sampling_rate=8_000)]
+        assert np.abs(model.encode(forms) - tiny.encode_document(clips)).max() < 1e-5
+
+    def test_channels(self, model, tiny, samples):
+        """A two-dimensional array is one clip, whichever axis holds the channels."""
+        both = np.stack([samples, 0.5 * samples])
+        expected = tiny.encode_document(AudioClip(both, sampling_rate=16_000, channels="first"))
+        for form in (both, both.T, torch.from_numpy(both), {"array": both.T, "sampling_rate": 16_000}):
+            assert same(model.encode(form), expected)
+        with pytest.raises(InputError, match=r"shape \(64, 60\) does not say which axis"):
+            model.encode(np.zeros((64, 60), np.float32))
+
+    def test_chat_messages(self, model, tiny, wav):
+        """A system message is the instruction of its input alone."""
+        said = [
+            {"role": "system", "content": "By sound."},
+            {"role": "user", "content": [{"type": "audio", "audio": str(wav)}, {"type": "text", "text": "What?"}]},
+        ]
+        item = AudioText("What?", AudioClip(wav))
+        assert same(model.encode(said), tiny.encode_document(item, instruction="By sound."))
+        assert same(model.encode_query(said), tiny.encode_query(item, instruction="By sound."))
+        plain = [{"role": "user", "content": "a dog"}]
+        assert same(model.encode(plain), tiny.encode_document("a dog"))
+        assert same(model.encode(plain[0]), tiny.encode_document("a dog"))
+        together = model.encode([said, plain, "a dog", {"audio": wav}], prompt="By place.")
+        assert np.abs(together[0] - tiny.encode_document(item, instruction="By sound.")).max() < 1e-5
+        expected = tiny.encode_document(["a dog", "a dog", AudioClip(wav)], instruction="By place.")
+        assert np.abs(together[1:] - expected).max() < 1e-5
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            (("a", "b"), "pairs to be scored are for a cross-encoder"),
+            ({"image": "x.png"}, r"got the keys \['image'\]"),
+            ({"audio": "http://example.org/a.wav"}, "URLs are not opened: download the file first"),
+            ({"audio": ["a.wav", "b.wav"]}, "pass them one by one"),
+            ({"audio": "missing.wav"}, "missing.wav"),
+            ({"text": 3}, '"text" must be a str, got int'),
+            ({"array": [[1.0], [2.0, 3.0]], "sampling_rate": 8}, "not of numbers"),
+            ({"array": np.zeros(9, np.float32)}, 'needs a "sampling_rate"'),
+            ("", "the text is empty"),
+            (3.5, "got float"),
+            (None, "got NoneType"),
+            ([{"role": "assistant", "content": "x"}], "got 'assistant'"),
+            ([{"role": "user", "content": [{"type": "image", "image": "x"}]}], "got 'image'"),
+            ([{"role": "user", "content": [{"type": "audio"}]}], 'under "audio" or "path"'),
+            ([{"role": "user", "content": 3}], "got int"),
+        ],
+    )
+    def test_what_is_none_of_these(self, model, wrong, says):
+        """Is named by its place, in one family of errors."""
+        with pytest.raises(InputError, match=says) as caught:
+            model.encode_query(["a text that is longer than all others by far, and so comes first", wrong])
+        assert caught.value.index == 1
+
+    def test_references_need_roots(self, model, tmp_path, wav):
+        """A stored string does not open files by itself."""
+        reference = AudioClip(wav).reference()
+        with pytest.raises(AudioAccessError, match="allowed_audio_roots"):
+            model.encode({"audio": reference})
+        rooted = load("alm2vec-tiny", device="cpu", allowed_audio_roots=[tmp_path])
+        assert same(rooted.encode({"audio": reference}), model.encode(AudioClip(wav)))
+
+
+class TestStrings:
+    def test_a_string_is_text(self, model, tiny, wav):
+        """Also one that is the path of a recording, or looks like one."""
+        for text in (str(wav), "missing.wav", "http://example.org/a.mp3"):
+            assert same(model.encode(text), tiny.encode_document(text))
+
+    def test_by_the_librarys_rule(self, auto, tiny, wav):
+        assert same(auto.encode(str(wav)), tiny.encode_document(AudioClip(wav)))
+        for text in ("a dog", "listen to this.wav", "no suffix", "a/b"):
+            assert same(auto.encode(text), tiny.encode_document(text))
+        assert same(auto.encode({"text": str(wav)}), tiny.encode_document(str(wav)))
+
+    @pytest.mark.parametrize("text", ["missing.wav", "missing.m4a", "file:///tmp/a.wav", "s3://bucket/a.flac"])
+    def test_what_looks_like_audio_and_is_none(self, auto, text):
+        """The library would embed the path's letters."""
+        with pytest.raises(InputError, match=r"there is no such file|URLs are not opened"):
+            auto.encode(["a", text])
+
+    def test_a_suffix_that_the_library_does_not_know(self, auto, tiny, wav):
+        """It would take this one for text."""
+        wav.rename(path := wav.with_suffix(".aiff"))
+        assert same(auto.encode(str(path)), tiny.encode_document(AudioClip(path)))
+
+    def test_no_third_way(self):
+        with pytest.raises(InputError, match="strings must be one of"):
+            load("alm2vec-tiny", strings="audio")
+
+
+class TestPrompts:
+    """Prompts are instructions, and say which task is meant where nothing else does."""
+
+    def test_names(self, model, tiny):
+        assert model.prompts == PROMPTS
+        assert same(model.encode("x", prompt_name="query"), tiny.encode_query("x"))
+        assert same(model.encode("x", prompt_name="document"), tiny.encode_document("x"))
+        assert same(model.encode("x"), tiny.encode_document("x"))
+        assert same(model.encode("x", prompt=QUERY_INSTRUCTION), tiny.encode_query("x"))
+        assert same(model.encode("x", prompt=DOC_INSTRUCTION), tiny.encode_document("x"))
+
+    @pytest.mark.parametrize("name", [*QUESTIONS, "question"])
+    def test_the_published_ones(self, model, tiny, wav, name):
+        expected = tiny.encode_query(AudioClip(wav), instruction=QUESTIONS.get(name))
+        assert same(model.encode(AudioClip(wav), prompt_name=name), expected)
+
+    def test_of_ones_own(self, tiny):
+        """Named at construction; the two tasks' own instructions as everywhere."""
+        model = load("alm2vec-tiny", device="cpu", prompts={"mine": "By mood."}, document_instruction="As a text.")
+        assert same(model.encode("x", prompt_name="mine"), tiny.encode_query("x", instruction="By mood."))
+        assert same(model.encode_document("x"), tiny.encode_document("x", instruction="As a text."))
+        assert same(
+            model.encode("x", prompt="By mood.", task="document"), tiny.encode_document("x", instruction="By mood.")
+        )
+
+    def test_none_and_empty_are_the_default(self, model, tiny):
+        for prompt in (None, ""):
+            assert same(model.encode_query("x", prompt=prompt), tiny.encode_query("x"))
+            assert same(model.encode_document("x", prompt=prompt), tiny.encode_document("x"))
+
+    def test_an_instruction_comes_before_the_prompt(self, model, tiny):
+        expected = tiny.encode_query("x", instruction="By mood.")
+        assert same(model.encode_query("x", instruction="By mood."), expected)
+
+    @pytest.mark.parametrize("wrong", [{"task": "classification"}, {"instruction": ["a", "b"]}, {"prompt": 3}])
+    def test_what_cannot_be_one(self, model, wrong):
+        with pytest.raises(InputError):
+            model.encode(["a", "b"], **wrong)
+
+    def test_what_other_models_take(self, model):
+        """Is refused and not ignored."""
+        with pytest.raises(InputError, match="processing_kwargs"):
+            model.encode("a", processing_kwargs={"text": {"max_length": 3}})
+        with pytest.raises(ValueError, match="additional keyword arguments"):
+            model.encode("a", nonsense=1)
+
+
+class TestSurface:
+    """What tools ask of any model."""
+
+    def test_properties(self, model):
+        assert model.device == torch.device("cpu")
+        assert model.dtype == torch.float32
+        assert model.config.model_type == "alm2vec_tiny"
+        assert model.get_embedding_dimension() == 160
+        assert model.max_seq_length is None
+        assert model.supports("audio")
+        assert model.supports(("audio", "text"))
+        assert model.tokenizer("a dog")["input_ids"]
+        with pytest.warns(ALM2VecWarning, match="max_seq_length=512 has no effect"):
+            model.max_seq_length = 512
+
+    def test_results(self, model, tiny):
+        texts = ["a dog", "rain and a longer text"]
+        expected = tiny.encode_document(texts)
+        assert np.allclose(model.encode(texts), expected, atol=1e-6)
+        assert isinstance(model.encode(texts, convert_to_tensor=True), torch.Tensor)
+        assert isinstance(model.encode(texts, convert_to_numpy=False), list)
+        assert model.encode(texts, truncate_dim=32).shape == (2, 32)
+        assert model.encode(texts, precision="binary").shape == (2, 20)
+        assert model.encode(texts, precision="int8").dtype == np.int8
+        assert np.allclose(np.linalg.norm(model.encode(texts), axis=1), 1, atol=1e-6)
+        assert model.encode([]).shape == (0,)
+        assert set(model.encode(texts, output_value=None)[0]) >= {"sentence_embedding"}
+        assert np.allclose(model.similarity(expected, expected), expected @ expected.T, atol=1e-6)
+
+    def test_a_progress_bar(self, model, capsys):
+        model.encode(["a", "b"], batch_size=1, show_progress_bar=True)
+        assert "Batches" in capsys.readouterr().err
+
+    def test_it_is_not_cast_afterwards(self, model):
+        for cast in (model.half, model.bfloat16, lambda: model.to(torch.float64)):
+            with pytest.raises(InputError, match="are cast, and checked, while they are loaded"):
+                cast()
+        with pytest.raises(InputError, match="meta device"):
+            model.to("meta")
+
+    def test_another_dtype(self):
+        """By the encoder's argument, and by the library's."""
+        low = load("alm2vec-tiny", device="cpu", dtype="bfloat16")
+        assert low.encode("a").dtype == np.float32
+        assert torch.bfloat16 in {p.dtype for p in low[0].model.parameters()}
+
+    def test_copies_and_pickles(self, model, tiny):
+        """Share or load the checkpoint; they hold no weights."""
+        stored = pickle.dumps(model[0])
+        assert len(stored) < 20_000
+        again = SentenceTransformer(modules=[pickle.loads(stored)], device="cpu", prompts=model.prompts)
+        assert same(again.encode("a"), tiny.encode_document("a"))
+
+    def test_no_token_in_pickles(self):
+        module = ALM2VecModule("alm2vec-tiny", token="hf_secret")
+        assert b"hf_secret" not in pickle.dumps(module)
+
+    def test_a_pool_of_two_processes(self, model, tiny, wav):
+        items = [AudioClip(wav), "a", {"audio": str(wav), "text": "What?"}, "b"]
+        expected = tiny.encode_document([AudioClip(wav), "a", AudioText("What?", AudioClip(wav)), "b"])
+        pool = model.start_multi_process_pool(["cpu", "cpu"])
+        try:
+            found = model.encode(items, pool=pool, chunk_size=1)
+        finally:
+            model.stop_multi_process_pool(pool)
+        assert np.abs(found - expected).max() < 1e-5
+        assert same(model.encode("a"), tiny.encode_document("a"))
+
+
+class TestFolders:
+    def test_a_pointer_names_and_holds_nothing(self, tmp_path, monkeypatch):
+        """Neither weights nor code are touched."""
+        monkeypatch.setattr(handles, "load", lambda configuration: pytest.fail("loaded"))
+        folder = export("alm2vec-tiny", tmp_path / "p", strings="auto", dtype=torch.float32)
+        assert json.loads((folder / "alm2vec.json").read_text()) == {
+            "model": "alm2vec-tiny", "strings": "auto", "dtype": "float32",
+        }  # fmt: skip
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 5_000
+        assert not (folder / "config.json").exists()
+
+    def test_the_commit_is_written_down(self, tmp_path, monkeypatch):
+        cache = tmp_path / "hub" / "models--cara-ai--ALM2Vec-FT"
+        (cache / "snapshots" / ("a" * 40)).mkdir(parents=True)
+        (cache / "snapshots" / ("a" * 40) / "config.json").write_text((FOLDER / "config.json").read_text())
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text("a" * 40)
+        folder = export("cara-ai/ALM2Vec-FT", tmp_path / "p", cache_dir=tmp_path / "hub", local_files_only=True)
+        assert json.loads((folder / "alm2vec.json").read_text())["revision"] == "a" * 40
+        with pytest.raises(CheckpointError, match="could not be fetched"):
+            export("cara-ai/ALM2Vec-PT", tmp_path / "q", cache_dir=tmp_path / "hub", local_files_only=True)
+
+    def test_the_model_card_names_what_is_on_the_hub(self, tmp_path, model):
+        """And nothing that is not."""
+        model.save_pretrained(str(tmp_path / "m"))
+        assert "base_model" not in (tmp_path / "m" / "README.md").read_text()
+        copied = tmp_path / "hub" / "models--cara-ai--ALM2Vec-FT"
+        shutil.copytree(FOLDER, copied / "snapshots" / ("a" * 40))
+        (copied / "refs").mkdir()
+        (copied / "refs" / "main").write_text("a" * 40)
+        load("cara-ai/ALM2Vec-FT", device="cpu", cache_dir=tmp_path / "hub").save_pretrained(str(tmp_path / "n"))
+        assert "base_model: cara-ai/ALM2Vec-FT" in (tmp_path / "n" / "README.md").read_text()
+        assert json.loads((tmp_path / "n" / "alm2vec.json").read_text())["revision"] == "a" * 40
+
+    @pytest.mark.parametrize("saved", [False, True])
+    def test_in_a_process_that_imports_only_the_library(self, tmp_path, model, wav, saved):
+        folder = tmp_path / "m"
+        if saved:
+            model.save_pretrained(str(folder))
+        else:
+            export("alm2vec-tiny", folder)
+        code = (
+            "import sys; from sentence_transformers import SentenceTransformer\n"
+            f"m = SentenceTransformer({str(folder)!r}, trust_remote_code=True, device='cpu')\n"
+            f"v = m.encode_query([{{'audio': {str(wav)!r}, 'text': 'What?'}}])[0]\n"
+            "print(v.tobytes().hex())"
+        )
+        done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+        expected = model.encode_query({"audio": str(wav), "text": "What?"})
+        assert bytes.fromhex(done.stdout.split()[-1]) == expected.tobytes()
+
+    def test_without_consent_nothing_is_imported(self, tmp_path):
+        folder = export("alm2vec-tiny", tmp_path / "p")
+        with pytest.raises(ValueError, match="trust_remote_code=True"):
+            SentenceTransformer(str(folder), device="cpu")
+
+    def test_consent_is_to_this_package_only(self, tmp_path):
+        """Not to the code of whatever a folder names."""
+        sentinel = tmp_path / "ran"
+        unknown = write(tmp_path / "unknown", FAMILY["pure-torch filterbank, not stored"])
+        code = unknown / "modeling_family.py"
+        code.write_text(f"open({str(sentinel)!r}, 'w').close()\n" + code.read_text())
+        folder = export(unknown, tmp_path / "p")
+        with pytest.raises(CheckpointError, match="loading a checkpoint of this kind runs the Python code in it"):
+            SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+        assert not sentinel.exists()
+        load(unknown, device="cpu", trust_remote_code=True)
+        assert sentinel.exists()
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (None, "there is no alm2vec.json that names a model"),
+            ({"strings": "text"}, "there is no alm2vec.json that names a model"),
+            ({"model": "alm2vec-tiny", "horizon": 3}, "settings that this version does not know: .'horizon'."),
+            ({"model": "alm2vec-tiny", "strings": "guess"}, "strings must be one of"),
+            ({"model": "alm2vec-tiny", "revision": "main"}, "has no revisions"),
+        ],
+    )
+    def test_folders_that_are_none(self, tmp_path, content, says):
+        folder = export("alm2vec-tiny", tmp_path / "p")
+        (folder / "alm2vec.json").unlink()
+        if content is not None:
+            (folder / "alm2vec.json").write_text(json.dumps(content))
+        with pytest.raises((InputError, CheckpointError), match=says):
+            SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"backend": "onnx"}, {"processor_kwargs": {"max_length": 3}}, {"config_kwargs": {"use_cache": False}}],
+    )
+    def test_what_it_cannot_do_for_the_library(self, tmp_path, arguments):
+        folder = export("alm2vec-tiny", tmp_path / "p")
+        with pytest.raises(InputError, match=r"no backend|no effect"):
+            SentenceTransformer(str(folder), trust_remote_code=True, device="cpu", **arguments)
+
+    def test_model_kwargs_of_the_library(self, tmp_path):
+        """Its dtype is the encoder's, and the rest goes to `from_pretrained`."""
+        folder = export("alm2vec-tiny", tmp_path / "p")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ALM2VecWarning)
+            low = SentenceTransformer(
+                str(folder), trust_remote_code=True, device="cpu",
+                model_kwargs={"dtype": torch.bfloat16, "attn_implementation": "eager"},
+            )  # fmt: skip
+        assert low[0].encoder.load_report.dtype == "bfloat16"
+        assert set(low[0].encoder.load_report.attention.values()) == {"eager"}
+
+    @pytest.mark.parametrize(
+        "argument", [{"device": "cpu"}, {"token": "hf_secret"}, {"trust_remote_code": True}, {"verify": "off"}]
+    )
+    def test_what_is_not_saved(self, tmp_path, argument):
+        """What belongs to a machine, opens a door, or lowers a guard."""
+        if "token" in argument:
+            assert (
+                b"hf_secret" not in (export("alm2vec-tiny", tmp_path / "p", **argument) / "alm2vec.json").read_bytes()
+            )
+            return
+        with pytest.raises(InputError, match="are not saved"):
+            export("alm2vec-tiny", tmp_path / "p", **argument)
+
+    def test_what_cannot_be_written_down(self, tmp_path):
+        with pytest.raises(InputError, match="model_kwargs cannot be saved"):
+            export("alm2vec-tiny", tmp_path / "p", model_kwargs={"quantization_config": object()})
+
+    def test_the_checkpoint_itself_is_no_model_of_the_librarys(self, model):
+        """Why there are pointer folders: without one, it pools the tokens of the wrong module, or fails."""
+        try:
+            stock = SentenceTransformer(str(FOLDER), trust_remote_code=True, device="cpu")
+            vector = stock.encode("a dog")
+        except Exception:  # whatever it trips over
+            return
+        assert not np.allclose(vector, model.encode("a dog"), atol=1e-2)
+
+
+class TestLanguageModelTools:
+    def test_langchains_own_wrapper(self, tmp_path, tiny):
+        """Text through a tool that takes any model's name."""
+        langchain = pytest.importorskip("langchain_huggingface")
+        embeddings = langchain.HuggingFaceEmbeddings(
+            model_name=str(export("alm2vec-tiny", tmp_path / "p")),
+            model_kwargs={"trust_remote_code": True, "device": "cpu"},
+            query_encode_kwargs={"prompt_name": "query"},
+        )
+        assert np.allclose(embeddings.embed_documents(["a dog", "b"]), tiny.encode_document(["a dog", "b"]), atol=1e-6)
+        assert np.allclose(embeddings.embed_query("a dog"), tiny.encode_query("a dog"), atol=1e-6)
+
+
+class Decoder:
+    """torchcodec's `AudioDecoder`, by what it can do."""
+
+    def __init__(self, samples, rate):
+        self._samples, self._rate = samples, rate
+        self.metadata = type("Metadata", (), {
+            "sample_rate": rate, "num_channels": 1, "duration_seconds": len(samples) / rate,
+            "duration_seconds_from_header": len(samples) / rate, "begin_stream_seconds": 0.0,
+        })()  # fmt: skip
+
+    def get_samples_played_in_range(self, start_seconds=0.0, stop_seconds=None):
+        stop = None if stop_seconds is None else round(stop_seconds * self._rate)
+        data = torch.from_numpy(self._samples[round(start_seconds * self._rate) : stop])[None]
+        return type("Samples", (), {"data": data, "sample_rate": self._rate, "pts_seconds": start_seconds})()
