@@ -63,8 +63,8 @@ def check_chunks(file: Any, name: str) -> None:
     layout = _LAYOUTS.get((head[:4], head[8:12]))
     if layout is not None:
         end, samples = _end(file, size, layout, is_long=head[:4] == b"RF64")
-    elif head[:4] == b".snd" and len(head) == 24:
-        begin, samples = struct.unpack(">II", head[4:12])
+    elif head[:4] in (b".snd", b"dns.") and len(head) == 24:
+        begin, samples = struct.unpack("<II" if head[:1] == b"d" else ">II", head[4:12])
         end = begin + samples
         if end > size and samples in _NEAR_THE_LARGEST:
             end = size

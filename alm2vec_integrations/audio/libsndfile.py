@@ -10,6 +10,7 @@ from typing import Any, Self
 from ..clips import AudioClip
 from ..errors import AudioError
 from .chunks import check_chunks
+from .containers import container_of
 from .flac import flac_frames
 from .mp3 import mp3_length_is_known
 from .recordings import BLOCK_FRAMES, Block
@@ -38,28 +39,38 @@ class SoundFileRecording:
 
     Raises:
         OtherReaderError: not a format of libsndfile's, or one whose length it does not know and so would cut.
-        AudioError: one of its formats, but damaged or cut short, or with more in it than its header counts.
+        AudioError: one of its formats, but damaged or cut short, or with more in it than its header counts, or one that
+            is not taken.
     """
 
     slack_seconds = 0.0
 
     def __init__(self, file: Any, clip: AudioClip, *, most_sought: int | None = None) -> None:
         self._name, self._most_sought = clip.name, most_sought
+        containers = container_of(file, clip.name)
+        if not containers:
+            raise OtherReaderError("it begins like no file of libsndfile's that is taken")
+        if containers == ("MP3",) and not mp3_length_is_known(file):
+            raise OtherReaderError("an MP3 without a Xing header for all of it, which does not say how long it is")
         check_chunks(file, clip.name)
-        flac_length, mp3_is_whole = flac_frames(file, clip.name), mp3_length_is_known(file)
+        flac_length = flac_frames(file, clip.name)
         file.seek(0)
         try:
-            # By descriptor where it is a file: libsndfile then reads by itself, whatever bytes the path is made of.
-            self._file = _opened(os.dup(file.fileno()) if clip.path is not None and type(file) is io.FileIO else file)
+            self._file = _opened(_for_libsndfile(file, clip, containers))
         except (OSError, RuntimeError, TypeError, ValueError) as error:  # libsndfile's own is a RuntimeError
             detail = _detail(error)
-            if getattr(error, "code", None) in _NOT_FOR_LIBSNDFILE or any(said in detail for said in _NOT_ITS_CODEC):
+            # An MP3 that it does not know for one it takes for something else, and says what is wrong with that.
+            if (
+                containers == ("MP3",)
+                or getattr(error, "code", None) in _NOT_FOR_LIBSNDFILE
+                or any(said in detail for said in _NOT_ITS_CODEC)
+            ):
                 raise OtherReaderError(detail) from error
             raise AudioError(
                 f"is damaged, and cannot be opened ({detail}): fetch or record it again", source=self._name
             ) from error
         try:
-            self._check_length_is_known(mp3_is_whole, flac_length)
+            self._check_length_is_known(containers, flac_length)
         except BaseException:
             self._file.close()
             raise
@@ -99,14 +110,57 @@ class SoundFileRecording:
             frames -= len(block)
             yield block
 
-    def _check_length_is_known(self, mp3_is_whole: bool, flac_length: int | None) -> None:
+    def _check_length_is_known(self, containers: tuple[str, ...], flac_length: int | None) -> None:
         """Raise OtherReaderError where libsndfile would stop at a guess."""
+        if self._file.format not in containers:
+            raise OtherReaderError(f"libsndfile takes it for {self._file.format}")
         if self._file.frames >= _UNKNOWN_FRAMES and flac_length is None:
             raise OtherReaderError("its header does not say how long it is")
         if self._file.format == "WAV" and self._file.subtype.startswith("MPEG"):
             raise OtherReaderError("a WAV with MP3 inside, whose header counts more than there is")
-        if self._file.format == "MP3" and not mp3_is_whole:
-            raise OtherReaderError("an MP3 without a Xing header for all of it, which does not say how long it is")
+
+
+def _for_libsndfile(file: Any, clip: AudioClip, containers: tuple[str, ...]) -> Any:
+    """What libsndfile is to open: a descriptor or an object."""
+    if containers == ("MP3",):
+        begins = file.read(3)
+        file.seek(0)
+        return file if begins == b"ID3" else _Tagged(file)
+    # By descriptor where it is a file: libsndfile then reads by itself, whatever bytes the path is made of.
+    return os.dup(file.fileno()) if clip.path is not None and type(file) is io.FileIO else file
+
+
+class _Tagged:
+    """An MP3 behind an empty ID3v2 tag, by which libsndfile knows it.
+
+    Without one it first looks for a resource fork, in files of the current folder that are none of ours.
+    """
+
+    _TAG = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._place = file, 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of any file."""
+        if whence == os.SEEK_END:
+            self._file.seek(0, os.SEEK_END)
+            offset += len(self._TAG) + self._file.tell()
+        self._place = max(offset + (self._place if whence == os.SEEK_CUR else 0), 0)
+        return self._place
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self._place
+
+    def read(self, count: int) -> bytes:
+        """As of any file."""
+        data = self._TAG[self._place :][:count]
+        if len(data) < count:
+            self._file.seek(self._place + len(data) - len(self._TAG))
+            data += self._file.read(count - len(data))
+        self._place += len(data)
+        return data
 
 
 def _detail(error: Exception) -> str:
