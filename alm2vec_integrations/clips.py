@@ -120,7 +120,7 @@ class AudioClip:
                 raise self._wrong("AudioClip was given zero bytes")
         elif isinstance(source, io.TextIOBase):
             raise self._wrong('the file object was opened as text: open it with "rb"')
-        elif not (is_samples(source) or is_decoder(source) or (hasattr(source, "read") and hasattr(source, "seek"))):
+        elif not (is_samples(source) or is_decoder(source) or (_has(source, "read") and _has(source, "seek"))):
             raise InputError(
                 "AudioClip takes a path, the bytes of a file, a binary file object, or samples (numpy array or torch "
                 f"tensor) with sampling_rate, got {type(source).__name__}"
@@ -194,7 +194,7 @@ class AudioClip:
             return f"<{len(self.source)} bytes>"
         if is_samples(self.source):
             return f"<samples, shape {_shape(self.source)}>"
-        return f"<{type(self.source).__name__} {getattr(self.source, 'name', '')}".rstrip() + ">"
+        return f"<{type(self.source).__name__} {_name_of(self.source)}".rstrip() + ">"
 
     @property
     def id(self) -> str:
@@ -277,9 +277,9 @@ def is_samples(source: Any) -> bool:
     # numpy's strings look like arrays too.
     return (
         not isinstance(source, (str, bytes))
-        and hasattr(source, "dtype")
+        and _has(source, "dtype")
         and _has(source, "shape")
-        and hasattr(source, "ndim")
+        and _has(source, "ndim")
     )
 
 
@@ -288,6 +288,14 @@ def _has(source: Any, name: str) -> bool:
         return hasattr(source, name)
     except Exception:  # it is there, and fails
         return True
+
+
+def _name_of(source: Any) -> str:
+    """What a file object is called; nothing where it does not say, as where asking fails."""
+    try:
+        return str(getattr(source, "name", ""))
+    except Exception:  # whatever a foreign class raises
+        return ""
 
 
 def _shape(source: Any) -> tuple[int, ...] | None:
@@ -301,4 +309,4 @@ def _shape(source: Any) -> tuple[int, ...] | None:
 
 def is_decoder(source: Any) -> bool:
     """Whether `source` is a torchcodec `AudioDecoder`, by what it can do."""
-    return hasattr(source, "get_samples_played_in_range") and hasattr(source, "metadata")
+    return _has(source, "get_samples_played_in_range") and _has(source, "metadata")

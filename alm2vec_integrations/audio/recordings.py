@@ -18,6 +18,7 @@ from ..errors import AudioError
 from . import limits
 from .access import AccessPolicy, check_unchanged
 from .remembering import Remembered
+from .steady import SteadyFile
 
 if TYPE_CHECKING:
     from .ogg import Link
@@ -95,29 +96,12 @@ def opened(clip: AudioClip, policy: AccessPolicy, *, check_digest: bool) -> Iter
             yield _in_bounds(recording, clip)
     else:
         with _one_position:
-            steady = _Steady(source)
-            steady.seek(0)
-            if check_digest:
-                check_unchanged(clip, steady)
-            with _decoded(steady, clip) as recording:
-                yield _in_bounds(recording, clip)
-
-
-class _Steady:
-    """A caller's file object, of which `read` gives all that was asked for, as long as there is more.
-
-    Nothing else of it is seen: soundfile would take a name like "x.raw" for a format.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self.seek, self.tell, self._read = file.seek, file.tell, file.read
-
-    def read(self, count: int) -> bytes:
-        """The next `count` bytes; fewer at the end only."""
-        data: bytes = self._read(count)
-        while 0 < len(data) < count and (more := self._read(count - len(data))):
-            data += more
-        return data
+            steady = SteadyFile(source, clip.name)
+            with steady.watched():
+                if check_digest:
+                    check_unchanged(clip, steady)
+                with _decoded(steady, clip) as recording:
+                    yield _in_bounds(recording, clip)
 
 
 def _in_bounds(recording: Recording, clip: AudioClip) -> Recording:
