@@ -43,6 +43,7 @@ def calls(tmp_path):
     for seed, name in enumerate(["monday", "tuesday"]):
         for suffix in ("wav", "flac"):
             sounds.write(tmp_path / "calls" / f"{name}.{suffix}", sounds.noise(21.0, seed=seed))
+    (tmp_path / "calls" / "broken.wav").write_text("not a recording")
     return tmp_path
 
 
@@ -70,6 +71,19 @@ def test_snippets_run(page, hub, calls):
     if page.stem in MISSING:
         pytest.skip(f"{MISSING[page.stem]} is not installed")
     run(code_of(page), hub, calls)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/audio.md"])
+def test_losses_are_shown(page, hub, calls):
+    """A file that cannot be opened is named by the examples, and one that breaks later too; the others are embedded."""
+    late = calls / "calls" / "late.wav"
+    samples = sounds.noise(21.0)
+    samples[-100] = float("nan")
+    sounds.write(late, samples, subtype="FLOAT")
+    printed = run(code_of(ROOT / page), hub, calls)
+    assert "not opened:" in printed
+    assert "calls/broken.wav" in printed
+    assert re.search(r"lost: .*late\.wav.*NaN", printed)
 
 
 def test_the_cards_call_and_ours_agree(hub, calls):
