@@ -210,16 +210,20 @@ def _measure_folder(folder: Path | None) -> dict[str, float]:
         raise InputError("is not a folder" if folder.exists() else "there is no such folder", source=str(folder))
     policy = AccessPolicy()
     seconds = {}
-    for path in audio_files(folder.absolute()):
+    for path in audio_files(folder.absolute(), _say_left_out):
         try:
             seconds[str(path)] = measure(AudioClip(path), policy).seconds
         except AudioError as error:
-            print(f"alm2vec: left out: {error}", file=sys.stderr)
+            _say_left_out(error)
     if not seconds:
         raise InputError(
             f"holds no audio file that can be read ({', '.join(sorted(AUDIO_SUFFIXES))})", source=str(folder)
         )
     return seconds
+
+
+def _say_left_out(error: AudioError) -> None:
+    print(f"alm2vec: left out: {error}", file=sys.stderr)
 
 
 def _as_json(options: argparse.Namespace, hits: list[_Hit]) -> str:

@@ -143,6 +143,60 @@ class TestFolders:
         assert [error.source for error in errors] == [str(folder / "b" / "1.wav")]
         assert len(clips) == 3
 
+    @pytest.fixture
+    def unlistable(self, folder, monkeypatch):
+        """A subfolder, as without the permission to list it, which the superuser does not need."""
+        real = os.scandir
+
+        def refuse(path):
+            if Path(path).name == "b":
+                raise PermissionError(13, "Permission denied", path)
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        return folder / "b"
+
+    def test_subfolders_that_cannot_be_listed(self, folder, unlistable):
+        """Are told like recordings that cannot be read, and the rest is gone through; or they are raised."""
+        errors = []
+        clips = list(segment(folder, segment_seconds=10, on_error=errors.append))
+        assert [Path(clip.path).name for clip in clips] == ["a.FLAC", "c.wav"]
+        assert [error.source for error in errors] == [str(unlistable)]
+        said = r"cannot be listed \(Permission denied\): check the folder and its permissions"
+        assert all(isinstance(error, AudioError) for error in errors)
+        with pytest.raises(AudioError, match=said):
+            list(segment(folder, segment_seconds=10))
+        errors.clear()
+        assert list(segment(unlistable, on_error=errors.append)) == []
+        assert [error.source for error in errors] == [str(unlistable)]
+
+    def test_the_command_names_them(self, folder, unlistable, capsys):
+        """And searches the others."""
+        from alm2vec_integrations.cli import _measure_folder
+
+        assert [Path(path).name for path in _measure_folder(folder)] == ["a.FLAC", "c.wav"]
+        assert f"alm2vec: left out: {unlistable}: cannot be listed" in capsys.readouterr().err
+
+    def test_folders_nested_deeper_than_calls(self, tmp_path, monkeypatch):
+        """Are gone through, as far as the system has names for them; the rest is told."""
+        sounds.write(tmp_path / "x" / "b.wav", sounds.noise(1.0))
+        monkeypatch.chdir(tmp_path / "x")
+        for depth in range(3000):
+            if depth == 1200:
+                sounds.write(Path("deep.wav"), sounds.noise(1.0))
+            Path("a").mkdir()
+            os.chdir("a")
+        errors = []
+        try:
+            names = [Path(clip.path).name for clip in segment(tmp_path / "x", on_error=errors.append)]
+        finally:  # what cleans up later would not get to the end of it
+            for _ in range(3000):
+                os.chdir("..")
+                Path("a").rmdir()
+                Path("deep.wav").unlink(missing_ok=True)
+        assert names == ["deep.wav", "b.wav"]
+        assert [error.reason.partition(" (")[0] for error in errors] == ["cannot be listed"]
+
     def test_a_file_named_like_a_reference(self, tmp_path, monkeypatch):
         """Is a file like any other."""
         sounds.write(tmp_path / "audio:x.wav", sounds.noise(3.0))

@@ -42,14 +42,15 @@ def segment(
         min_seconds: the shortest rest that is a segment of its own; less than 0.01 s never is, nor what a compressed
             format's header may count too much (0.05 s at 44.1 kHz).
         allowed_audio_roots: folders that a clip made by `AudioClip.from_reference` may point into.
-        on_error: called with the error of each recording in a folder that cannot be read; if None, it is raised.
+        on_error: called with the error of each recording in a folder that cannot be read, and of each folder in it that
+            cannot be listed; if None, it is raised.
 
     Yields:
         Clips of the source with `start_seconds` and `end_seconds`, in order of time.
 
     Raises:
         InputError: lengths that are not more than 0, or a hop that would leave gaps.
-        AudioError: a recording cannot be read.
+        AudioError: a recording cannot be read, or a folder cannot be listed.
     """
     hop = segment_seconds if hop_seconds is None else hop_seconds
     for name, value in (("segment_seconds", segment_seconds), ("hop_seconds", hop), ("min_seconds", min_seconds)):
@@ -81,24 +82,51 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def audio_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def audio_files(folder: str | os.PathLike[str], on_error: Callable[[AudioError], Any] | None = None) -> Iterator[Path]:
     """The recordings in a folder and its subfolders, in the order of names; hidden files and linked folders left out.
+
+    Args:
+        folder: where to begin.
+        on_error: called with the error of each folder that cannot be listed, and then the next is; if None, it is
+            raised.
 
     Raises:
         AudioError: a folder cannot be listed.
     """
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise AudioError(f"cannot be listed: {error.strerror or error}", source=os.fspath(folder)) from error
-    for entry in entries:
-        if entry.name.startswith("."):
+    # A stack of its own: folders may be nested deeper than calls may.
+    levels = [iter(_listed(os.fspath(folder), on_error))]
+    while levels:
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif entry.name.startswith("."):
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from audio_files(entry.path)
+        elif _is_own_folder(entry):
+            levels.append(iter(_listed(entry.path, on_error)))
         elif Path(entry.name).suffix.lower() in AUDIO_SUFFIXES:
             yield Path(entry.path)
+
+
+def _listed(folder: str, on_error: Callable[[AudioError], Any] | None) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        failure = AudioError(
+            f"cannot be listed ({error.strerror or error}): check the folder and its permissions, or move it elsewhere",
+            source=folder,
+        )
+        if on_error is None:
+            raise failure from error
+        on_error(failure)
+        return []
+
+
+def _is_own_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # nobody can say what it is; if it has the name of a recording, whoever opens it says why
+        return False
 
 
 def _segments(
@@ -110,7 +138,7 @@ def _segments(
     if isinstance(source, AudioClip):
         yield from _cut(source, policy, lengths)
     else:
-        for path in audio_files(source):
+        for path in audio_files(source, on_error):
             try:
                 # `audio:x.wav` in the current folder is a file's name here, not a reference.
                 named = f"./{path}" if str(path).startswith(references.SCHEME) else path
