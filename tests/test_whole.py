@@ -65,6 +65,29 @@ class TestMatroska:
         assert heard == pytest.approx(40.0, abs=0.03)
         assert heard >= 40.0 - 1e-3
 
+    @pytest.mark.parametrize("codec", ["wavpack", "alac"])
+    @pytest.mark.parametrize("live", ["0", "1"])
+    def test_packets_that_do_not_say_how_long_they_are(self, codec, live):
+        """Of which the last would be left out."""
+        pytest.importorskip("av")
+        data = recordings.of_ffmpeg(sounds.noise(3.0, rate=48_000), 48_000, "matroska", codec, live=live)
+        assert seconds_heard(data) == (pytest.approx(3.0, abs=0.0015), 3.0)
+
+    @pytest.mark.parametrize("name", ["webm", "mka"])
+    @pytest.mark.parametrize("tag", [b"00:00:02.500000000", b"00:00:00.000000000", b"no time at all 123"])
+    def test_a_header_that_counts_too_little(self, name, tag):
+        """Of the file, or of the stream, or of both: what there is is heard."""
+        pytest.importorskip("av")
+        data = recordings.encode(name, 5.0)
+        for both in (True, False):
+            changed = bytearray(data)
+            place = changed.index(b"\x44\x89\x88") + 3
+            changed[place : place + 8] = struct.pack(">d", 2500.0)
+            if both:
+                place = changed.index(b"00:00:05.0")
+                changed[place : place + 18] = tag
+            assert seconds_heard(bytes(changed)) == (pytest.approx(5.0, abs=0.01), pytest.approx(5.0, abs=0.001))
+
     def test_live_recordings_that_were_joined(self):
         """Their clock begins again."""
         pytest.importorskip("av")
@@ -97,6 +120,45 @@ class TestMP4:
         samples = sounds.noise(12.0, rate=RATE)
         data = recordings.of_ffmpeg(samples, RATE, "mp4", "aac", movflags=flags, frag_duration="1000000")
         assert seconds_heard(data) == pytest.approx((12.0, 12.0), abs=0.06)
+
+    @pytest.mark.parametrize("name", ["m4a", "mov, lossless", "mp4 with pictures"])
+    @pytest.mark.parametrize("duration", [0, 1, 100_000, 0xFFFFFFFF])
+    def test_a_header_that_counts_wrongly(self, name, duration):
+        """Beside tables that count right: what they count is heard."""
+        pytest.importorskip("av")
+        data = bytearray(recordings.encode(name, 5.0))
+        place = data.index(b"mdhd")
+        while place > 0:
+            data[place + 20 : place + 24] = struct.pack(">I", duration)
+            place = data.find(b"mdhd", place + 1)
+        assert seconds_heard(bytes(data)) == (5.0, 5.0)
+
+    @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "dash", None])
+    def test_a_part_of_opus(self, flags):
+        """Begins where it does in the whole, though in fragments the codec's delay is on the clock."""
+        pytest.importorskip("av")
+        samples = recordings.chirp(12.0, 48_000, 1)[:, 0]
+        options = {"movflags": flags, "frag_duration": "1000000"} if flags else {}
+        data = recordings.of_ffmpeg(samples, 48_000, "mp4", "libopus", **options)
+        assert seconds_heard(data) == (12.0, 12.0)
+        whole = decode(AudioClip(data), NO_ROOTS) / 32768
+        expected = recordings.chirp(12.0, 16_000, 1)[:, 0]
+        assert np.abs(whole - expected)[400:-400].max() < 0.08
+        for part in segment(AudioClip(data), segment_seconds=2.5):
+            place = whole[round(part.start_seconds * 16_000) :]
+            heard = decode(part, NO_ROOTS) / 32768
+            assert np.abs(heard - place[: len(heard)])[200:-200].max() < 1e-2
+
+    @pytest.mark.parametrize("container", ["mp4", "webm", "matroska"])
+    def test_a_part_of_a_film_whose_sound_begins_late(self, container):
+        """Is the same as in the whole."""
+        pytest.importorskip("av")
+        data = recordings.film(container, recordings.chirp(6.0, 48_000, 1)[:, 0], 8.0, 2.0)
+        whole = decode(AudioClip(data), NO_ROOTS) / 32768
+        part = decode(AudioClip(data, start_seconds=3, end_seconds=5), NO_ROOTS) / 32768
+        shifts = (0,) if container == "mp4" else range(-16, 17)
+        places = [whole[48_000 + shift :][:32_000] for shift in shifts]
+        assert min(np.abs(part - place)[200:-200].max() for place in places) < 1e-2
 
     def test_an_index_of_more_than_there_is(self, monkeypatch):
         """Is refused before FFmpeg makes room for it."""

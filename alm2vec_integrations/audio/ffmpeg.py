@@ -26,6 +26,7 @@ _EBML = b"\x1a\x45\xdf\xa3"
 _MATROSKA = "matroska,webm"  # FFmpeg's name for both
 
 _lengths: Remembered[float] = Remembered()
+_origins: Remembered[int] = Remembered()
 
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 
@@ -91,8 +92,11 @@ class FFmpegRecording:
         limits.check_format(self.rate, self.channels, self._name)  # before the duration is looked for
         self.slack_seconds = _SLACK_FRAMES / self.rate + _CLOCK_SECONDS
         # A codec's delay comes before time 0 and is not played.
-        delay = float(min(stream.start_time or 0, 0) * stream.time_base)
-        self._origin = max(stream.start_time or 0, 0)
+        begin = stream.start_time or 0
+        delay = float(min(begin, 0) * stream.time_base)
+        self._origin = max(begin, 0)
+        if stream.codec_context.name == "opus" and begin >= 0:  # fragments, and a late beginning: it comes after
+            self._origin = _origins.of(self._file, self._first_heard)
         self.frames = round((self._seconds() + delay) * self.rate)
 
     def _check_is_whole(self) -> bool | None:
@@ -101,10 +105,28 @@ class FFmpegRecording:
         self._file.seek(0)
         return (matroska_has_length if head == _EBML else mp4_has_length)(self._file, self._name)
 
+    def _first_heard(self) -> int:
+        """When what is heard begins, in ticks of the stream's clock."""
+        with self._blamed_on_the_file():
+            first = next(self._frames(sought=False), None)
+        self._open_again()
+        if first is None or first.pts is None:
+            return self._origin
+        begins: int = round(first.pts * first.time_base / self._stream.time_base)
+        return max(begins, self._origin)
+
     def _seconds(self) -> float:
-        """From the header; where it does not say, from the packets, undecoded."""
+        """As its packets say, undecoded: all of them, or, where the header says it too, those near that end."""
+        if self._container.format.name.startswith("mov") and self._length_is_told is None:
+            raise AudioError("is damaged (its boxes are not where they should be): record it again", source=self._name)
+        return _lengths.of(self._file, self._counted)
+
+    def _told_seconds(self) -> float | None:
+        """From the header."""
         stream, name = self._stream, self._container.format.name
-        if self._length_is_told and name == _MATROSKA:
+        if not self._length_is_told:
+            return None
+        if name == _MATROSKA:
             origin = float(self._origin * stream.time_base)
             if told := _DURATION.fullmatch(stream.metadata.get("DURATION", "")):  # the stream's end
                 hours, minutes, seconds = (float(part) for part in told.groups())
@@ -112,40 +134,53 @@ class FFmpegRecording:
             # That of the file is the longest stream's.
             if self._container.duration is not None and len(self._container.streams) == 1:
                 return float(self._container.duration / self._av.time_base) - origin
-        elif name.startswith("mov") and self._length_is_told is None:
-            raise AudioError("is damaged (its boxes are not where they should be): record it again", source=self._name)
-        elif self._length_is_told and name.startswith("mov") and stream.duration is not None:
+        elif name.startswith("mov") and stream.duration:
             return float(stream.duration * stream.time_base)
-        return _lengths.of(self._file, self._counted)
+        return None
 
     def _counted(self) -> float:
+        told = self._told_seconds()
         with self._blamed_on_the_file():
             has_clock = self._container.format.name not in ("aac", "mp3")
-            length = self._last_end() if has_clock else self._sum_of_packets()
-        # Opened again, since a seek to the beginning may find another place.
+            length = self._last_end(told) if has_clock else self._sum_of_packets()
+        self._open_again()
+        # A header that counts too much is found out when it is decoded.
+        return length if told is None or length > told + self.slack_seconds else told
+
+    def _open_again(self) -> None:
+        """At the beginning, where a seek to it may find another place."""
         self._container.close()
         self._file.seek(0)
         self._open()
-        return length
 
-    def _last_end(self) -> float:
-        """Where the last packet ends.
+    def _last_end(self, told: float | None) -> float:
+        """Where the last packet ends; all are looked at, or those from shortly before the end that the header tells.
 
         Matroska's clock of whole milliseconds is exact to one of them there, which is added, and not in each packet's
         length, of which the sum would be wrong by seconds.
         """
-        end, before = 0, -math.inf
-        for packet in self._container.demux(self._stream):
+        stream = self._stream
+        if told is not None and told > _PREROLL_SECONDS:
+            ticks = self._origin + int((told - _PREROLL_SECONDS) / stream.time_base)
+            self._container.seek(ticks, stream=stream)
+        end, before, last = 0, -math.inf, None
+        for packet in self._container.demux(stream):
             if packet.pts is None:
                 continue
-            if packet.pts < before:
+            if packet.pts < before and told is None:
                 raise AudioError(
                     "has a clock that goes back, as where files were joined: convert it to WAV or FLAC first",
                     source=self._name,
                 )
-            before = packet.pts
+            before, last = packet.pts, packet
             end = max(end, packet.pts - self._origin + (packet.duration or 0))
-        return float((end + (self._container.format.name == _MATROSKA)) * self._stream.time_base)
+        seconds = float((end + (self._container.format.name == _MATROSKA)) * stream.time_base)
+        # How long a packet of a lossless codec is, only the next one says.
+        return seconds + (self._decoded_seconds(last) if last is not None and not last.duration else 0.0)
+
+    def _decoded_seconds(self, packet: Any) -> float:
+        frames = [*packet.decode(), *self._stream.codec_context.decode(None)]
+        return sum(float(frame.samples) for frame in frames) / self.rate
 
     def _sum_of_packets(self) -> float:
         # Where MP3s were joined, FFmpeg takes a tag for a frame, of which nothing can be heard.
