@@ -201,6 +201,37 @@ class TestWAV:
         """Are not samples."""
         assert seconds_heard(wav() + chunk) == (1.0, 1.0)
 
+    @pytest.mark.parametrize("info", [26, 64])
+    def test_samples_without_their_padding(self, info):
+        """An odd number of bytes, and the next chunk right behind them, whatever the length of that looks like."""
+        samples = io.BytesIO()
+        soundfile.write(samples, sounds.noise(1.0)[:15_999], 16_000, format="WAV", subtype="PCM_U8")
+        data = samples.getvalue()
+        place = data.index(b"data") + 8
+        assert int.from_bytes(data[place - 4 : place], "little") == 15_999
+        chunk = b"LIST" + struct.pack("<I", info) + b"INFO" + bytes(info - 4)
+        for padding in (b"", b"\0"):
+            assert seconds_heard(data[: place + 15_999] + padding + chunk)[0] == 15_999 / 16_000
+            refused(data[: place + 15_999] + padding + wav(), "bytes behind the 15999 bytes of samples")
+
+    @pytest.mark.parametrize("name", ["wav 16", "wav u8", "rf64", "aiff", "au", "caf"])
+    def test_zeros_behind_the_samples(self, name):
+        """As where a block was filled up; but not where nothing or little is counted before them."""
+        data = recordings.encode(name, 1.0)
+        expected = decode(AudioClip(data), NO_ROOTS)
+        for count in (8, 512, 2**16):
+            np.testing.assert_array_equal(decode(AudioClip(data + bytes(count)), NO_ROOTS), expected)
+        refused(data + bytes(2**16 + 1000), r"has \d+ bytes behind the")
+        refused(data + bytes(511) + b"\1", "has 512 bytes behind the")
+
+    def test_zeros_are_not_all_there_is(self):
+        """A recorder that died before it wrote how long they are."""
+        file = io.BytesIO()
+        soundfile.write(file, np.zeros(16_000, np.float32), 16_000, format="WAV", subtype="PCM_16")
+        data = bytearray(file.getvalue())
+        data[40:44] = bytes(4)
+        refused(bytes(data), "has 32000 bytes behind the 0 bytes of samples")
+
     @pytest.mark.parametrize("length", [0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
     def test_from_a_pipe(self, length):
         """The largest numbers mean that the length was not known; what is there is all."""

@@ -11,6 +11,9 @@ from ..errors import AudioError
 
 _MOST_CHUNKS = 10_000
 
+_MOST_ZEROS = 2**16
+"""Bytes behind the last chunk with which a file system or a recorder fills up what it writes in."""
+
 
 class _Layout(NamedTuple):
     """How a format's chunks are written.
@@ -52,9 +55,9 @@ def check_chunks(file: Any, name: str) -> None:
     """Look at the heads of a file's chunks; of files of other kinds, at nothing.
 
     Raises:
-        AudioError: the samples end before the header says; or something follows them that is no chunk of the format,
-            which is more samples where 32 bits were too few for their length, where the recorder died before it was
-            written, and where files were joined.
+        AudioError: the samples end before the header says; or something follows them that is no chunk of the format and
+            more than a few zeros, which is more samples where 32 bits were too few for their length, where the recorder
+            died before it was written, and where files were joined.
     """
     file.seek(0, os.SEEK_END)
     size = file.tell()
@@ -70,6 +73,9 @@ def check_chunks(file: Any, name: str) -> None:
             end = size
     else:
         end = samples = size
+    # Those behind a W64's samples libsndfile takes for more of them.
+    may_be_filled_up = head[:4] != b"riff" and samples > 0 and 0 < size - end <= _MOST_ZEROS
+    filled_up = may_be_filled_up and not any(_read(file, end, size - end))
     file.seek(0)
     if end > size:
         raise AudioError(
@@ -77,7 +83,7 @@ def check_chunks(file: Any, name: str) -> None:
             "or record it again",
             source=name,
         )
-    if size - end >= 8:  # less is too little for a chunk
+    if size - end >= 8 and not filled_up:  # less is too little for a chunk
         raise AudioError(
             f"has {size - end} bytes behind the {samples} bytes of samples that its header counts, and they are no "
             "part of its format: it grew past 4 GiB, or its recorder died, or it was joined of several: split it, or "
@@ -88,23 +94,45 @@ def check_chunks(file: Any, name: str) -> None:
 
 def _end(file: Any, size: int, layout: _Layout, *, is_long: bool) -> tuple[int, int]:
     """Where the well-formed chunks end, the file's size if that is not known; and how many bytes of samples count."""
-    place, samples, long_count = layout.begin, 0, 0
+    place, samples, long_count, padding = layout.begin, 0, 0, 0
     for _ in range(_MOST_CHUNKS):
-        file.seek(place)
-        head = file.read(layout.head.size)
+        head = _read(file, place, layout.head.size)
+        if padding and not _is_chunk(head, size - place, layout):  # some programs leave it out behind the samples
+            unpadded = _read(file, place - padding, layout.head.size)
+            if _is_chunk(unpadded, size - place + padding, layout):
+                place, head = place - padding, unpadded
         if len(head) < layout.head.size:
             return size, samples
         begin = place + layout.head.size
-        name, count = layout.head.unpack(head)
-        count -= layout.head.size if layout.counts_itself else 0
+        name, count = _named_and_counted(head, layout)
+        padding = 0
         if is_long and name == b"ds64":  # which has the lengths that 32 bits cannot hold
-            file.seek(begin + 8)
-            long_count = int.from_bytes(file.read(8), "little")
+            long_count = int.from_bytes(_read(file, begin + 8, 8), "little")
         if name == layout.samples:
             samples = count = long_count if is_long and count == 0xFFFFFFFF else count
+            padding = -count % layout.multiple
             if count > size - begin or (count <= 0 and count in layout.open_lengths):
                 return (size if count in layout.open_lengths else begin + count), samples
-        elif name in _KINDS or not all(0x20 <= byte < 0x7F for byte in name) or not 0 <= count <= size - begin:
+        elif name in _KINDS or not _is_chunk(head, size - place, layout):
             break
         place = begin + max(count, 0) + -count % layout.multiple
     return min(place, size), samples
+
+
+def _named_and_counted(head: bytes, layout: _Layout) -> tuple[bytes, int]:
+    name, count = layout.head.unpack(head)
+    return name, count - (layout.head.size if layout.counts_itself else 0)
+
+
+def _is_chunk(head: bytes, left: int, layout: _Layout) -> bool:
+    """Whether `head` is that of a chunk which ends within the `left` bytes from its beginning."""
+    if len(head) < layout.head.size:
+        return False
+    name, count = _named_and_counted(head, layout)
+    return all(0x20 <= byte < 0x7F for byte in name) and 0 <= count <= left - layout.head.size
+
+
+def _read(file: Any, place: int, count: int) -> bytes:
+    file.seek(place)
+    data: bytes = file.read(count)
+    return data
