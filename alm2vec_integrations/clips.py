@@ -18,7 +18,10 @@ from .errors import InputError
 
 MOST_SECONDS = 1e9  # 31 years
 
+# One letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# pathlib makes one slash of two. Folders may have such a name with other words, and these are seen in URLs alone.
+_FOLDED_URL = re.compile(r"(https?|s?ftp|file|s3|gs|gcs|az|abfss?|hdfs|hf|data):[/\\]", re.IGNORECASE)
 
 # Made for this purpose and never to change: ids in users' stores are derived from it.
 _NAMESPACE = uuid.UUID("6f3a6e0c-4f0e-5c0a-9a52-0d6d5f6a1a37")
@@ -82,10 +85,11 @@ class AudioClip:
         keys = set(row)
         path = row.get("path")
         if {"array", "sampling_rate"} <= keys <= {"array", "sampling_rate", "path"}:
-            if self.sampling_rate is not None and repr(self.sampling_rate) != repr(row["sampling_rate"]):
-                raise InputError(f"sampling_rate={self.sampling_rate!r}, but the dict says {row['sampling_rate']!r}")
+            given, rate = self.sampling_rate, row["sampling_rate"]
+            if given is not None and (_whole_number(given) or repr(given)) != (_whole_number(rate) or repr(rate)):
+                raise InputError(f"sampling_rate={given!r}, but the dict says {rate!r}")
             self._set("source", row["array"])
-            self._set("sampling_rate", row["sampling_rate"])
+            self._set("sampling_rate", rate)
         elif keys and keys <= {"path", "bytes"}:
             data = row.get("bytes")
             if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
@@ -111,7 +115,7 @@ class AudioClip:
                 os.fsencode(path)
             except UnicodeEncodeError as error:
                 raise InputError("a path cannot hold half a character", source=repr(path)) from error
-            if _URL.match(path):
+            if _URL.match(path) or (not isinstance(source, str) and _FOLDED_URL.match(path)):
                 raise InputError("URLs are not opened: download the file first and pass its path", source=path)
             if path.startswith(references.SCHEME):
                 raise InputError("this is a reference, not a path: use AudioClip.from_reference", source=path)
@@ -133,9 +137,10 @@ class AudioClip:
                 if value is not None:
                     raise self._wrong(f"{name} belongs to samples; a file carries its own")
             return
-        if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
+        hertz = _whole_number(rate)
+        if hertz is None or hertz <= 0:
             raise self._wrong(f"samples need sampling_rate, a whole number of Hz, got {rate!r}")
-        self._set("sampling_rate", int(rate))
+        self._set("sampling_rate", hertz)
         if self.channels is not None and not _is_one_of(self.channels, ("first", "last")):
             raise self._wrong(f'channels must be "first", "last" or None, got {self.channels!r}')
         shape = _shape(source)
@@ -148,6 +153,8 @@ class AudioClip:
             raise self._wrong(
                 "samples are masked, and what is heard where they are is not said: fill them, x.filled(0)"
             )
+        if (reason := _why_unheard(source)) is not None:
+            raise self._wrong(reason)
         if source.ndim == 1 and self.channels is not None:
             raise self._wrong(f"channels={self.channels!r} belongs to two-dimensional samples, got shape {shape}")
         if source.ndim == 2 and self.channels is None:
@@ -194,7 +201,7 @@ class AudioClip:
             return f"<{len(self.source)} bytes>"
         if is_samples(self.source):
             return f"<samples, shape {_shape(self.source)}>"
-        return f"<{type(self.source).__name__} {_name_of(self.source)}".rstrip() + ">"
+        return f"<{type(self.source).__name__} {_text_of(self.source, 'name')}".rstrip() + ">"
 
     @property
     def id(self) -> str:
@@ -290,10 +297,10 @@ def _has(source: Any, name: str) -> bool:
         return True
 
 
-def _name_of(source: Any) -> str:
-    """What a file object is called; nothing where it does not say, as where asking fails."""
+def _text_of(source: Any, name: str) -> str:
+    """What an object of a foreign class says of itself; nothing where it does not, as where asking fails."""
     try:
-        return str(getattr(source, "name", ""))
+        return str(getattr(source, name, ""))
     except Exception:  # whatever a foreign class raises
         return ""
 
@@ -305,6 +312,34 @@ def _shape(source: Any) -> tuple[int, ...] | None:
         return shape if len(shape) == source.ndim else None
     except Exception:  # whatever a foreign class raises
         return None
+
+
+def _whole_number(value: Any) -> int | None:
+    """A whole number, also as the array or tensor without axes that a row of datasets may hold; None for others."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    try:
+        is_one = value.ndim == 0 and "bool" not in str(value.dtype)
+        return operator.index(value) if is_one else None
+    except Exception:  # no such thing, or whatever a foreign class raises
+        return None
+
+
+def _why_unheard(source: Any) -> str | None:
+    """Why an array or tensor has no samples that can be read, and what to do; None if it has."""
+    if _text_of(source, "is_meta") == "True":
+        return "samples are on the meta device, which holds shapes and no values: load them first"
+    if _text_of(source, "is_quantized") == "True":
+        return "samples are quantized: pass x.dequantize()"
+    layout, dtype = _text_of(source, "layout"), _text_of(source, "dtype")
+    if layout.startswith("torch.") and layout != "torch.strided":
+        return f"samples are of layout {layout}, and are read one after the other: pass x.to_dense()"
+    if "complex" in dtype:
+        return (
+            f"samples are {dtype}, and sound is real: pass x.real, or, if they are a spectrum, the recording it was "
+            "made of"
+        )
+    return None
 
 
 def is_decoder(source: Any) -> bool:

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import wave
+from pathlib import Path, PureWindowsPath
 
 import fake_checkpoints
 import numpy as np
@@ -187,6 +188,31 @@ class TestSources:
         """Before any file is opened."""
         with pytest.raises(InputError, match=message):
             AudioClip(source, **keywords)
+
+
+class TestURLs:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "http://e/x.wav", Path("http://e/x.wav"), Path("HTTPS://e/x.wav"), PureWindowsPath("http://e/x.wav"),
+            Path("s3://bucket/x.wav"), Path("file:///etc/passwd"), "hf://datasets/x.wav", "zip://x.wav",
+        ],
+    )  # fmt: skip
+    def test_are_refused(self, path):
+        """Also those of which pathlib took a slash away."""
+        with pytest.raises(InputError, match="URLs are not opened: download the file first and pass its path"):
+            AudioClip(path)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "C://Users/x.wav", "C:/x.wav", "c:\\x.wav", PureWindowsPath("C:/x.wav"), "12:/x.wav", "http:x.wav",
+            Path("Session 1:/x.wav"), Path("take:/x.wav"), Path("a/http:/x.wav"), "x://y.wav",
+        ],
+    )  # fmt: skip
+    def test_are_told_from_paths(self, path):
+        """One letter is a drive, and folders may have a colon."""
+        assert AudioClip(path).path == os.fspath(path)
 
 
 class TestBrokenAudio:

@@ -365,6 +365,63 @@ class TestSamples:
         assert AudioClip(rows[1]).name == "elsewhere/a.wav"
         assert AudioClip(samples, sampling_rate=16_000, label="call 7").name == "call 7"
 
+    @pytest.mark.parametrize(
+        "rate", [np.array(16_000), np.int64(16_000), torch.tensor(16_000), np.array(16_000, np.uint16)], ids=repr
+    )
+    def test_rates_as_datasets_formats_them(self, rate):
+        """A row "with_format" numpy or torch has an array or tensor without axes."""
+        samples = sounds.noise(0.5)
+        expected = heard(AudioClip(samples, sampling_rate=16_000))
+        for clip in (
+            AudioClip({"array": samples, "sampling_rate": rate}),
+            AudioClip({"array": torch.from_numpy(samples), "sampling_rate": rate, "path": "x.wav"}),
+            AudioClip({"array": samples, "sampling_rate": rate}, sampling_rate=16_000),
+            AudioClip(samples, sampling_rate=rate),
+        ):
+            assert type(clip.sampling_rate) is int
+            np.testing.assert_array_equal(heard(clip), expected)
+        with pytest.raises(InputError, match="sampling_rate=8000, but the dict says"):
+            AudioClip({"array": samples, "sampling_rate": rate}, sampling_rate=8_000)
+
+    @pytest.mark.parametrize(
+        "rate",
+        [np.array([16_000]), torch.tensor([16_000]), np.array(16_000.0), torch.tensor(16_000.0), np.array(True),
+         torch.tensor(True), np.True_, np.array("16000"), torch.tensor(1, device="meta")],
+        ids=repr,
+    )  # fmt: skip
+    def test_rates_that_are_none(self, rate):
+        """Of several, of a fraction, of truth."""
+        with pytest.raises(InputError, match="samples need sampling_rate, a whole number of Hz"):
+            AudioClip(sounds.noise(0.5), sampling_rate=rate)
+
+    @pytest.mark.filterwarnings("ignore")  # of torch's own for sparse and quantized tensors
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda x: x.to("meta"), "meta device, which holds shapes and no values: load them first"),
+            (lambda x: x.to_sparse(), r"layout torch.sparse_coo, .*: pass x\.to_dense\(\)"),
+            (lambda x: x[None].to_sparse_csr(), r"layout torch.sparse_csr, .*: pass x\.to_dense\(\)"),
+            (lambda x: torch.quantize_per_tensor(x, 0.01, 0, torch.qint8), r"quantized: pass x\.dequantize\(\)"),
+            (lambda x: (x + 1j * x).conj(), r"samples are torch.complex64, and sound is real: pass x\.real"),
+            (lambda x: (x + 1j * x).numpy(), r"samples are complex64, and sound is real: pass x\.real"),
+        ],
+    )
+    def test_tensors_without_samples_to_read(self, make, message):
+        """Are named, at once, with what to do."""
+        source = make(torch.from_numpy(sounds.noise(0.5)))
+        channels = "first" if source.ndim == 2 else None
+        with pytest.raises(InputError, match=message):
+            AudioClip(source, sampling_rate=16_000, channels=channels)
+
+    def test_views_of_tensors(self):
+        """What is negated when it is read is read negated."""
+        spectrum = torch.complex(torch.from_numpy(sounds.noise(0.5)), torch.from_numpy(sounds.tone(0.5)))
+        view = spectrum.conj().imag
+        assert view.is_neg()
+        np.testing.assert_array_equal(
+            heard(AudioClip(view, sampling_rate=16_000)), heard(AudioClip(-sounds.tone(0.5), sampling_rate=16_000))
+        )
+
     def test_masked_samples(self):
         """Say nothing of what is heard where they are."""
         samples = np.ma.masked_array(sounds.noise(0.5), mask=True)

@@ -25,6 +25,8 @@ class SamplesRecording:
         source = clip.source
         if hasattr(source, "detach"):
             source = source.detach().cpu()
+            if hasattr(source, "resolve_neg"):  # numpy does not read views that are to be negated when they are read
+                source = source.resolve_neg()
             source = (source.float() if source.is_floating_point() else source).numpy()
         samples = np.asarray(source)
         if samples.dtype != np.int16 and samples.dtype.kind != "f":
