@@ -1,5 +1,6 @@
 """Bad inputs of every kind, and what the encoder says of each."""
 
+import io
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import recordings
 import soundfile
 import sounds
+import torch
 
 from alm2vec_integrations import ALM2VecEncoder, AudioClip, AudioText, InputError
 
@@ -71,11 +73,24 @@ def _good(folder: Path) -> Path:
     return sounds.write(folder / "good.wav", sounds.noise(1.0))
 
 
+def _sphere(folder: Path) -> Path:
+    soundfile.write(folder / "call.sph", sounds.noise(1.0), 16_000, "PCM_16", format="NIST")
+    return folder / "call.sph"
+
+
+class _TooMuch(io.BytesIO):
+    """Gives more than it is asked for."""
+
+    def read(self, count: int | None = -1) -> bytes:
+        return super().read(count) + bytes(2**20)
+
+
 CASES: dict[str, Callable[[Path], Any]] = {
     "no such file": lambda f: AudioClip(f / "missing.wav"),
     "a folder": lambda f: AudioClip(f),
     "a text named .wav": lambda f: AudioClip(_write(f / "notes.wav", b"not a recording")),
     "an empty file": lambda f: AudioClip(_write(f / "empty.wav", b"")),
+    "NIST SPHERE": lambda f: AudioClip(_sphere(f)),
     "a WAV without samples": lambda f: AudioClip(sounds.write(f / "none.wav", np.zeros(0, np.float32))),
     "a FLAC cut in the middle": lambda f: AudioClip(_cut(f, "flac 16", "cut.flac", 0.5)),
     "a WAV cut in the middle": lambda f: AudioClip(_cut(f, "wav 16", "cut.wav", 0.5)),
@@ -98,11 +113,14 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "a reference that was cut off": lambda f: AudioClip.from_reference("audio:x.wav#t=1,2&v=0123"),
     "http://": lambda f: AudioClip("http://example.org/x.wav"),
     "file://": lambda f: AudioClip("file:///etc/passwd"),
+    "http:// in a Path": lambda f: AudioClip(Path("http://example.org/x.wav")),
+    "a file object that gives too much": lambda f: AudioClip(_TooMuch(_good(f).read_bytes()), label="my upload"),
     "None as a clip": lambda f: AudioClip(None),
     "zero bytes": lambda f: AudioClip(b""),
     "samples without a rate": lambda f: AudioClip(np.zeros(100, np.float32)),
     "samples of two axes": lambda f: AudioClip(np.zeros((2, 100), np.float32), sampling_rate=16_000),
     "samples of whole numbers of 64 bits": lambda f: AudioClip(np.zeros(4000, np.int64), sampling_rate=16_000),
+    "samples in a sparse tensor": lambda f: AudioClip(torch.zeros(4000).to_sparse(), sampling_rate=16_000),
     "a path as an item": lambda f: f / "good.wav",
     "bytes as an item": lambda f: b"RIFF",
     "a dict as an item": lambda f: {"array": [0.0], "sampling_rate": 16_000},
