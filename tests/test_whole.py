@@ -214,7 +214,7 @@ class TestWAV:
             assert seconds_heard(data[: place + 15_999] + padding + chunk)[0] == 15_999 / 16_000
             refused(data[: place + 15_999] + padding + wav(), "bytes behind the 15999 bytes of samples")
 
-    @pytest.mark.parametrize("name", ["wav 16", "wav u8", "rf64", "aiff", "au", "caf"])
+    @pytest.mark.parametrize("name", ["wav 16", "wav u8", "rf64", "w64", "aiff", "au", "caf"])
     def test_zeros_behind_the_samples(self, name):
         """As where a block was filled up; but not where nothing or little is counted before them."""
         data = recordings.encode(name, 1.0)
@@ -223,6 +223,16 @@ class TestWAV:
             np.testing.assert_array_equal(decode(AudioClip(data + bytes(count)), NO_ROOTS), expected)
         refused(data + bytes(2**16 + 1000), r"has \d+ bytes behind the")
         refused(data + bytes(511) + b"\1", "has 512 bytes behind the")
+
+    @pytest.mark.parametrize("mark", [b"levl", b"fact", b"junk"])
+    def test_chunks_behind_the_samples_of_a_w64(self, tmp_path, mark):
+        """Which libsndfile takes for samples."""
+        data = bytearray(recordings.encode("w64", 1.0))
+        data += mark + b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a" + struct.pack("<Q", 40) + bytes(range(16))
+        data[16:24] = struct.pack("<Q", len(data))
+        (tmp_path / "x.w64").write_bytes(data)
+        for source in (bytes(data), tmp_path / "x.w64"):
+            assert seconds_heard(source) == (1.0, 1.0)
 
     def test_zeros_are_not_all_there_is(self):
         """A recorder that died before it wrote how long they are."""

@@ -51,8 +51,11 @@ _LAYOUTS = {
 _KINDS = {kind for kind, _ in _LAYOUTS}
 
 
-def check_chunks(file: Any, name: str) -> None:
+def check_chunks(file: Any, name: str) -> int:
     """Look at the heads of a file's chunks; of files of other kinds, at nothing.
+
+    Returns:
+        Where the samples end, in bytes from the beginning; the file's size where that is not known.
 
     Raises:
         AudioError: the samples end before the header says; or something follows them that is no chunk of the format and
@@ -65,17 +68,16 @@ def check_chunks(file: Any, name: str) -> None:
     head = file.read(24)
     layout = _LAYOUTS.get((head[:4], head[8:12]))
     if layout is not None:
-        end, samples = _end(file, size, layout, is_long=head[:4] == b"RF64")
+        end, samples, samples_end = _end(file, size, layout, is_long=head[:4] == b"RF64")
     elif head[:4] in (b".snd", b"dns.") and len(head) == 24:
         begin, samples = struct.unpack("<II" if head[:1] == b"d" else ">II", head[4:12])
         end = begin + samples
         if end > size and samples in _NEAR_THE_LARGEST:
             end = size
+        samples_end = end
     else:
-        end = samples = size
-    # Those behind a W64's samples libsndfile takes for more of them.
-    may_be_filled_up = head[:4] != b"riff" and samples > 0 and 0 < size - end <= _MOST_ZEROS
-    filled_up = may_be_filled_up and not any(_read(file, end, size - end))
+        end = samples = samples_end = size
+    filled_up = samples > 0 and 0 < size - end <= _MOST_ZEROS and not any(_read(file, end, size - end))
     file.seek(0)
     if end > size:
         raise AudioError(
@@ -90,11 +92,12 @@ def check_chunks(file: Any, name: str) -> None:
             "write it as FLAC with a program that ignores the length (sox --ignore-length, ffmpeg -ignore_length 1)",
             source=name,
         )
+    return samples_end
 
 
-def _end(file: Any, size: int, layout: _Layout, *, is_long: bool) -> tuple[int, int]:
-    """Where the well-formed chunks end, the file's size if that is not known; and how many bytes of samples count."""
-    place, samples, long_count, padding = layout.begin, 0, 0, 0
+def _end(file: Any, size: int, layout: _Layout, *, is_long: bool) -> tuple[int, int, int]:
+    """Where the well-formed chunks end, how many bytes of samples count, and where those end; the size if unknown."""
+    place, samples, samples_end, long_count, padding = layout.begin, 0, size, 0, 0
     for _ in range(_MOST_CHUNKS):
         head = _read(file, place, layout.head.size)
         if padding and not _is_chunk(head, size - place, layout):  # some programs leave it out behind the samples
@@ -102,7 +105,7 @@ def _end(file: Any, size: int, layout: _Layout, *, is_long: bool) -> tuple[int, 
             if _is_chunk(unpadded, size - place + padding, layout):
                 place, head = place - padding, unpadded
         if len(head) < layout.head.size:
-            return size, samples
+            return size, samples, samples_end
         begin = place + layout.head.size
         name, count = _named_and_counted(head, layout)
         padding = 0
@@ -112,11 +115,12 @@ def _end(file: Any, size: int, layout: _Layout, *, is_long: bool) -> tuple[int, 
             samples = count = long_count if is_long and count == 0xFFFFFFFF else count
             padding = -count % layout.multiple
             if count > size - begin or (count <= 0 and count in layout.open_lengths):
-                return (size if count in layout.open_lengths else begin + count), samples
+                return (size if count in layout.open_lengths else begin + count), samples, size
+            samples_end = begin + max(count, 0)
         elif name in _KINDS or not _is_chunk(head, size - place, layout):
             break
         place = begin + max(count, 0) + -count % layout.multiple
-    return min(place, size), samples
+    return min(place, size), samples, samples_end
 
 
 def _named_and_counted(head: bytes, layout: _Layout) -> tuple[bytes, int]:

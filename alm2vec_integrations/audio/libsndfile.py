@@ -13,6 +13,7 @@ from .chunks import check_chunks
 from .containers import container_of
 from .flac import flac_frames
 from .mp3 import mp3_length_is_known
+from .ogg import Part
 from .recordings import BLOCK_FRAMES, Block
 
 _NOT_ITS_CODEC = ("unknown error in flac decoder", "Malformed 'fmt ' chunk")  # FLAC in Ogg; codecs of telephony in WAV
@@ -52,11 +53,11 @@ class SoundFileRecording:
             raise OtherReaderError("it begins like no file of libsndfile's that is taken")
         if containers == ("MP3",) and not mp3_length_is_known(file):
             raise OtherReaderError("an MP3 without a Xing header for all of it, which does not say how long it is")
-        check_chunks(file, clip.name)
+        samples_end = check_chunks(file, clip.name)
         flac_length = flac_frames(file, clip.name)
         file.seek(0)
         try:
-            self._file = _opened(_for_libsndfile(file, clip, containers))
+            self._file = _opened(_for_libsndfile(file, clip, containers, samples_end))
         except (OSError, RuntimeError, TypeError, ValueError) as error:  # libsndfile's own is a RuntimeError
             detail = _detail(error)
             # An MP3 that it does not know for one it takes for something else, and says what is wrong with that.
@@ -120,8 +121,10 @@ class SoundFileRecording:
             raise OtherReaderError("a WAV with MP3 inside, whose header counts more than there is")
 
 
-def _for_libsndfile(file: Any, clip: AudioClip, containers: tuple[str, ...]) -> Any:
+def _for_libsndfile(file: Any, clip: AudioClip, containers: tuple[str, ...], samples_end: int) -> Any:
     """What libsndfile is to open: a descriptor or an object."""
+    if containers == ("W64",):  # of which it takes what follows the samples for more of them
+        return Part(file, 0, samples_end)
     if containers == ("MP3",):
         begins = file.read(3)
         file.seek(0)
