@@ -157,31 +157,38 @@ def _for_documents(rng: random.Random) -> str:
     return wording.DOCUMENT_INSTRUCTIONS[0] if rng.random() < 0.7 else rng.choice(wording.DOCUMENT_INSTRUCTIONS)
 
 
-def caption(scene: scenes.Scene, rng: random.Random, split: int, *, full: bool = False) -> tuple[str, list[int]]:
+def caption(scene: scenes.Scene, rng: random.Random, split: int, say: str | None = None) -> tuple[str, list[int]]:
     """A text for a scene, and what it says: [any kind, first kind, its count, second kind, background] as numbers.
 
-    Unless `full`, some texts name one sound of several, and some say how often the only one is heard.
+    Args:
+        scene: what is heard.
+        rng: chooses the names and the pattern.
+        split: whose patterns.
+        say: "all" that is heard; its "count" too, of an event that is the only one in front; or "one" sound of
+            several. None: sometimes one sound, sometimes a count, as training has it.
     """
     parts, bg = scene.parts, scene.background
-    names = {key: wording.name(kind, rng) for key, (kind, _) in zip("ab", parts, strict=False)}
-    names["bg"] = wording.name(bg, rng) if bg else ""
-    if not full and rng.random() < 0.12:
+    countable = len(parts) == 1 and parts[0][0] not in scenes.SPEECH
+    if say is None:
+        say = "one" if rng.random() < 0.12 else "count" if countable and rng.random() < 0.35 else "all"
+    if say == "one":
         kind = rng.choice(sorted(scene.kinds))
         patterns = wording.CAPTIONS["any"][split]
-        text = wording.name(kind, rng) if rng.random() < 0.3 else rng.choice(patterns).format(a=wording.name(kind, rng))
+        text = rng.choice(patterns).format(a=wording.name(kind, rng))
+        if split == wording.TRAIN and rng.random() < 0.3:
+            text = wording.name(kind, rng)
         return wording.spelled(text, rng), [_KIND[kind], _NOT_SAID, 0, _NOT_SAID, _NOT_SAID]
-    counted = 0
-    if not parts:
-        pattern = rng.choice(wording.CAPTIONS["background alone"][split])
-    elif len(parts) == 2:
-        pattern = rng.choice(wording.CAPTIONS["order over" if bg else "order"][split])
-    else:
-        pattern = rng.choice(wording.CAPTIONS["over" if bg else "alone"][split])
-        if not full and parts[0][0] not in scenes.SPEECH and rng.random() < 0.35:
-            counted = parts[0][1]
-            said = rng.choice(wording.CAPTIONS["counted"][split]).format(n=wording.times(counted, rng), **names)
-            pattern = pattern.replace("{a}", "{counted}") if bg else said
-            names["counted"] = said
+    if say == "count" and not countable:
+        raise ValueError(f"{scene} has no count")
+    names = {key: wording.name(kind, rng) for key, (kind, _) in zip("ab", parts, strict=False)}
+    names["bg"] = wording.name(bg, rng) if bg else ""
+    form = ("background alone", "over" if bg else "alone", "order over" if bg else "order")[len(parts)]
+    pattern = rng.choice(wording.CAPTIONS[form][split])
+    counted = parts[0][1] if say == "count" else 0
+    if counted:
+        said = rng.choice(wording.CAPTIONS["counted"][split]).format(n=wording.times(counted, rng), **names)
+        pattern = pattern.replace("{a}", "{counted}") if bg else said
+        names["counted"] = said
     kinds = [_KIND[kind] for kind, _ in parts] + [_NOTHING] * (2 - len(parts))
     about = [_NOT_SAID, kinds[0], counted, kinds[1], _KIND[bg] if bg else _NOTHING]
     return wording.spelled(pattern.format(**names), rng), about

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from safetensors import safe_open
 
 from . import scenes, wording
-
-if TYPE_CHECKING:
-    from .evaluate import Score
+from .scoring import Score
 
 TEMPLATE = Path(__file__).with_name("card.md")
+RESULTS = Path(__file__).with_name("results.json")
+"""What the evaluation measured, and of which weights: the card is made of nothing else."""
 
 
 def table(scores: Sequence[Score]) -> str:
@@ -27,13 +30,33 @@ def table(scores: Sequence[Score]) -> str:
     return "\n".join(lines)
 
 
-def write_card(folder: Path, results: Mapping[str, Sequence[Score]], smoke: str) -> None:
-    """Write the README of a checkpoint folder."""
+def digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def write(folder: Path, results: Mapping[str, Sequence[Score]], smoke: str) -> None:
+    """Keep the results, and write the README of the checkpoint that they were measured on."""
+    tables = {title: [asdict(score) for score in scores] for title, scores in results.items()}
+    report = {"weights": digest(folder), "tables": tables, "recordings": smoke}
+    RESULTS.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(rendered(folder, report), encoding="utf-8")
+
+
+def rendered(folder: Path, report: Mapping[str, Any]) -> str:
+    """The card's text.
+
+    Raises:
+        ValueError: the results are those of other weights.
+    """
+    if report["weights"] != digest(folder):
+        raise ValueError(f"the results are not those of the weights in {folder}: evaluate them with --card")
     weights = folder / "model.safetensors"
     with safe_open(weights, framework="pt") as file:
         names = [name for name in file.keys() if "front_end" not in name]  # noqa: SIM118 - not a dict
         count = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-    filled = TEMPLATE.read_text(encoding="utf-8").format(
+    tables = {title: [Score(**score) for score in scores] for title, scores in report["tables"].items()}
+    return TEMPLATE.read_text(encoding="utf-8").format(
         parameters=count / 1e6,
         megabytes=weights.stat().st_size / 1e6,
         events=len(scenes.EVENTS),
@@ -43,7 +66,6 @@ def write_card(folder: Path, results: Mapping[str, Sequence[Score]], smoke: str)
         questions=sum(len(trained) for trained, _ in wording.ASKED.values()),
         instructions=sum(len(trained) for trained, _ in wording.STEERING.values()),
         example_questions="\n".join(f"- {aspect}: {trained[0]}" for aspect, (trained, _) in wording.ASKED.items()),
-        tables="\n\n".join(f"### {title}\n\n{table(scores)}" for title, scores in results.items()),
-        recordings=smoke,
+        tables="\n\n".join(f"### {title}\n\n{table(scores)}" for title, scores in tables.items()),
+        recordings=report["recordings"],
     )
-    (folder / "README.md").write_text(filled, encoding="utf-8")
