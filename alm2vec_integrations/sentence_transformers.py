@@ -6,9 +6,11 @@ instructions: nothing is put before a text.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,7 +28,7 @@ from torch import nn  # noqa: E402
 from . import __version__, arguments  # noqa: E402
 from ._sentence_transformers import parsing, pointer  # noqa: E402
 from ._sentence_transformers.parsing import Strings  # noqa: E402
-from .checkpoint.resolving import pin  # noqa: E402
+from .checkpoint.resolving import check_stored, pin  # noqa: E402
 from .encoder import ALM2VecEncoder  # noqa: E402
 from .errors import ALM2VecWarning, InputError  # noqa: E402
 from .instructions import DOC_INSTRUCTION, QUERY_INSTRUCTION, QUESTIONS, Task  # noqa: E402
@@ -42,6 +44,11 @@ PROMPTS: dict[str, str] = {
 }
 """Named prompts. "question" is the model card's way with a clip and a question about it: a query. Those after it are
 the project page's, which calls them instructions: the model card only shows them as questions."""
+
+
+_consented: set[tuple[str, str | None]] = set()
+"""Checkpoints, with their revisions, whose code this process was told to trust, in Python: its own checkpoints of a
+training may name them."""
 
 
 class ALM2VecModule(InputModule):
@@ -71,8 +78,10 @@ class ALM2VecModule(InputModule):
         self.encoder = ALM2VecEncoder(model, **encoder_arguments)
         self._settings = {name: encoder_arguments.get(name) for name in pointer.PORTABLE}
         self._pinned: str | None = encoder_arguments.get("revision")
+        self._trusted = encoder_arguments.get("trust_remote_code") is True
         self._has_device_map = bool((encoder_arguments.get("model_kwargs") or {}).get("device_map"))
-        self._prompts: Mapping[str, str] = {}
+        self._owner: weakref.ref[Any] | None = None
+        self._last_prompts: Mapping[str, str] = {}
         # Without values. Where it lies is where the library put this module, before and after there is a model; its
         # dtype, which modules behind this one are cast to, is that of the vectors; and freezing reaches it first.
         self.placement = nn.Parameter(torch.empty(0))
@@ -97,7 +106,7 @@ class ALM2VecModule(InputModule):
         Args:
             inputs: of any form that docs/sentence-transformers.md lists, mixed as they come.
             prompt: the instruction; None and "" are the default of the task.
-            task: "query" or "document"; without one, "query" if the prompt is a named one other than "document".
+            task: "query" or "document"; without one, "query" if the prompt is that of a name other than "document".
             instruction: in place of `prompt`, for prompts that come by themselves.
             **unused: what the library may pass for other models; refused if it asks for anything.
 
@@ -127,8 +136,20 @@ class ALM2VecModule(InputModule):
 
     def _task_of(self, prompt: str | None) -> Task:
         """`encode` says which prompt but not which task: it is that of the prompt's name."""
-        names = {name for name, text in self._prompts.items() if text == prompt} if prompt else set()
+        names = {name for name, text in self._prompts().items() if text == prompt}
+        if "document" in names and names != {"document"}:
+            warnings.warn(
+                f"the prompt {prompt!r} has several names, {sorted(names)}, and is taken for a document's: use "
+                "encode_query or encode_document, or say task=",
+                ALM2VecWarning,
+                stacklevel=2,
+            )
         return "query" if names and "document" not in names else "document"
+
+    def _prompts(self) -> Mapping[str, str]:
+        """Those of the model that this is a part of, which its users may replace."""
+        model = self._owner() if self._owner is not None else None
+        return self._last_prompts if model is None else model.prompts
 
     # Vectors
 
@@ -171,8 +192,11 @@ class ALM2VecModule(InputModule):
 
     def on_model_ready(self, model: Any) -> None:
         """Load, now that the library has chosen a device."""
-        self._prompts = model.prompts
+        self._owner = weakref.ref(model)
         self._hold()
+        card = model.model_card_data
+        if self._pinned is not None and card.base_model is None:  # from the hub
+            card.base_model, card.base_model_revision = self.encoder.model, self._pinned
 
     def _hold(self) -> None:
         """Make the model a part of this one, where the library looks for device, dtype and configuration."""
@@ -181,6 +205,9 @@ class ALM2VecModule(InputModule):
             if not self.placement.requires_grad:
                 module.requires_grad_(False)
             self.model = module
+            self._pinned = self.encoder.revision
+            if self._trusted:
+                _consented.add((self.encoder.model, self._pinned))
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:  # noqa: ARG002
         """What `to`, `half` and others come to. A model that others share is not moved, but changed for another."""
@@ -208,7 +235,16 @@ class ALM2VecModule(InputModule):
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers and copies load, or share, for themselves.
-        return self.__dict__ | {"_modules": {k: v for k, v in self._modules.items() if k != "model"}}
+        modules = {name: module for name, module in self._modules.items() if name != "model"}
+        return self.__dict__ | {"_modules": modules, "_owner": None, "_last_prompts": dict(self._prompts())}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = self.__class__.__new__(self.__class__)
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
+        if "model" in self._modules:
+            twin._hold()
+        return twin
 
     # What other models have
 
@@ -239,8 +275,7 @@ class ALM2VecModule(InputModule):
 
     def get_config_dict(self) -> dict[str, Any]:
         """What is saved: the checkpoint's name, its commit if it is known, and how it is used."""
-        revision = self.encoder.revision if "model" in self._modules else self._pinned
-        return {"model": self.encoder.model, "revision": revision, "strings": self.strings, **self._settings}
+        return {"model": self.encoder.model, "revision": self._pinned, "strings": self.strings, **self._settings}
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:  # noqa: ARG002
         """Write a pointer to the checkpoint."""
@@ -265,23 +300,29 @@ class ALM2VecModule(InputModule):
         """From a folder that `export` or `save_pretrained` wrote.
 
         `trust_remote_code` is how the library is allowed to import this class. It says nothing of the checkpoint that
-        the folder names, which is trusted as any that a file names: the published ones, the bundled one, and those in
-        ALM2VEC_TRUSTED_REPOS.
+        the folder names, which is trusted as any that a file names: the published ones as their main branches have
+        them, the bundled one, those in ALM2VEC_TRUSTED_REPOS, and those that Python code in this process trusted.
         """
         others = {"processor_kwargs": processor_kwargs, "config_kwargs": config_kwargs, **unused}
         if given := sorted(name for name, value in others.items() if value):
             raise InputError(f"ALM2Vec's own code prepares its input, so these have no effect: {given}")
         if backend != "torch":
             raise InputError(f'ALM2Vec has no backend {backend!r}: use "torch"')
-        found = cls.load_config(
-            model_name_or_path,
-            subfolder=subfolder,
-            token=token,
-            cache_folder=cache_folder,
-            revision=revision,
-            local_files_only=local_files_only,
-        )
+        try:
+            found = cls.load_config(
+                model_name_or_path,
+                subfolder=subfolder,
+                token=token,
+                cache_folder=cache_folder,
+                revision=revision,
+                local_files_only=local_files_only,
+            )
+        except ValueError as error:
+            raise InputError(f"{model_name_or_path}: {pointer.FILE} is not JSON ({error})") from error
         settings = pointer.check(found, model_name_or_path)
+        named = (arguments.model_name(settings["model"]), settings.get("revision"))
+        if named not in _consented:
+            check_stored(*named, token=token, cache_dir=cache_folder, local_files_only=local_files_only)
         given_kwargs = dict(model_kwargs or {})
         dtype = given_kwargs.pop("dtype", None) or given_kwargs.pop("torch_dtype", None) or settings.get("dtype")
         return cls(
@@ -290,6 +331,7 @@ class ALM2VecModule(InputModule):
                 "dtype": dtype,
                 "model_kwargs": {**settings.get("model_kwargs", {}), **given_kwargs} or None,
                 "token": token,
+                "trust_remote_code": True if named in _consented else None,
                 "cache_dir": cache_folder,
                 "local_files_only": local_files_only,
             }
@@ -320,27 +362,33 @@ def load(
         InputError: an argument has the wrong type or value.
         CheckpointError: the model cannot be loaded.
     """
-    said = dict(PROMPTS)
-    for task in ("query", "document"):
-        own = arguments.instruction(f"{task}_instruction", encoder_arguments.pop(f"{task}_instruction", None))
-        if own:
-            said[task] = own
+    said = _named_prompts(prompts, encoder_arguments)
     module = ALM2VecModule(model, strings=strings, **encoder_arguments)
     device = encoder_arguments.get("device")
-    made = SentenceTransformer(
+    return SentenceTransformer(
         modules=[module],
         device=None if device is None else str(device),
-        prompts=said | dict(prompts or {}),
+        prompts=said,
         similarity_fn_name=similarity_fn_name,  # type: ignore[arg-type]
         truncate_dim=truncate_dim,
         trust_remote_code=True,
         # The library would look for a folder's name on the hub.
         model_card_data=SentenceTransformerModelCardData(local_files_only=True),
     )
-    if module.encoder.revision is not None:  # from the hub
-        made.model_card_data.base_model = module.encoder.model
-        made.model_card_data.base_model_revision = module.encoder.revision
-    return made
+
+
+def _named_prompts(prompts: Mapping[str, str] | None, encoder_arguments: dict[str, Any]) -> dict[str, str]:
+    """The published prompts, those of the encoder's arguments (which are taken out), and the user's own."""
+    said = dict(PROMPTS)
+    for task in ("query", "document"):
+        own = arguments.instruction(f"{task}_instruction", encoder_arguments.pop(f"{task}_instruction", None))
+        if own:
+            said[task] = own
+    if prompts is not None and not isinstance(prompts, Mapping):
+        raise InputError(f"prompts must be a dict of names and instructions, got {prompts!r}")
+    for name, text in (prompts or {}).items():
+        said[str(name)] = arguments.instruction(f"prompts[{name!r}]", text) or ""
+    return said
 
 
 def export(
@@ -361,7 +409,9 @@ def export(
     none of the checkpoint's code is run.
 
     Args:
-        model: as for `ALM2VecEncoder`. A folder of one's own is written down as its absolute path.
+        model: as for `ALM2VecEncoder`. A folder of one's own is written down as its absolute path; its code is not
+            trusted because a file names it, so whoever opens the pointer calls `load(folder, trust_remote_code=True)`
+            first, in the same process.
         folder: made if need be.
         revision: branch, tag or commit on the hub; the commit that it stands for now is what is written down.
         token: for the hub.
@@ -369,7 +419,8 @@ def export(
         local_files_only: take the commit from the cache.
         strings: as for `load`.
         prompts: as for `load`.
-        **encoder_arguments: `dtype`, `model_kwargs`, `max_batch_items`, `max_batch_seconds` and `batching`.
+        **encoder_arguments: `query_instruction`, `document_instruction`, `dtype`, `model_kwargs`, `max_batch_items`,
+            `max_batch_seconds` and `batching`.
 
     Returns:
         The folder.
@@ -378,6 +429,7 @@ def export(
         InputError: an argument has the wrong type or value, or is not one that is saved.
         CheckpointError: there is no such checkpoint, or it is not one of ALM2Vec's kind.
     """
+    said = _named_prompts(prompts, encoder_arguments)
     if others := sorted(set(encoder_arguments) - set(pointer.PORTABLE)):
         raise InputError(f"these belong to a machine or a moment and are not saved: {others}: pass them to load()")
     module = ALM2VecModule(model, strings=strings, revision=revision, **encoder_arguments)
@@ -388,7 +440,7 @@ def export(
     config = {
         "model_type": "SentenceTransformer",
         "__version__": {"sentence_transformers": _library_version},
-        "prompts": PROMPTS | dict(prompts or {}),
+        "prompts": said,
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
         "requirements": {

@@ -19,7 +19,7 @@ from ..inputs import AudioText, Item, check_item
 
 Strings = Literal["text", "auto"]
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S*")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MOST_CHANNELS = 64
 """A two-dimensional array with a longer and a shorter axis than this has its channels on the shorter one."""
 
@@ -79,17 +79,20 @@ def _item(value: Any, strings: Strings) -> Any:
 
 def _string(value: str) -> Item:
     """A `str` by sentence-transformers' own rule: audio if it is the path of an audio file that exists."""
-    looks_like_audio = value.lower().endswith(tuple(AUDIO_SUFFIXES))
-    if not looks_like_audio:
+    suffixes = tuple(AUDIO_SUFFIXES)
+    if _URL.match(value.strip()):
+        if re.split(r"[?#]", value.strip().lower(), maxsplit=1)[0].endswith(suffixes):
+            raise InputError("URLs are not opened: download the file first and pass its path", source=repr(value))
         return value
-    if _URL.fullmatch(value):
-        raise InputError("URLs are not opened: download the file first and pass its path", source=repr(value))
+    if not value.strip().lower().endswith(suffixes):
+        return value
     try:
         if Path(value).is_file():
             return AudioClip(value)
     except OSError:  # longer than a path can be
         return value
-    if any(character.isspace() for character in value):
+    words = value.split()
+    if len(words) > 1 and not any(separator in value for separator in ("/", "\\")):
         return value  # prose that ends like a file name
     raise InputError(
         'looks like a recording, and there is no such file: if it is a text, pass {"text": …} or load with '
@@ -99,6 +102,8 @@ def _string(value: str) -> Item:
 
 
 def _dict(value: Mapping[Any, Any]) -> Any:
+    if not value.keys() <= {"path", "bytes"}:  # rows of a dataset have every key, and None for what is not there
+        value = {key: one for key, one in value.items() if one is not None or key == "path"}
     keys = set(value)
     if keys == {"text"}:
         return _only_text(value["text"])
@@ -148,10 +153,7 @@ def _clip(value: Any) -> AudioClip:
 
 def _samples(array: Any, rate: Any, label: str | None) -> AudioClip:
     if isinstance(array, list):  # as a dataset gives them that is not formatted
-        try:
-            array = np.asarray(array, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise InputError(f'"array" is a list, but not of numbers: {error}') from error
+        array = _array(array)
     if not is_samples(array):
         raise InputError(f'"array" must be a numpy array or a torch tensor, got {type(array).__name__}')
     shape = tuple(array.shape)
@@ -165,6 +167,19 @@ def _samples(array: Any, rate: Any, label: str | None) -> AudioClip:
         )
     first: Literal["first", "last"] = "first" if shape[0] == shorter else "last"
     return AudioClip(array, sampling_rate=rate, channels=first, label=label)
+
+
+def _array(values: list[Any]) -> np.ndarray[Any, Any]:
+    """Fractions as float32, whole numbers as 16-bit samples, which is what they are where they come from."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "iu" and array.size and np.abs(array).max() < 2**15:
+            return array.astype(np.int16)
+        if array.dtype.kind == "f":
+            return array.astype(np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f'"array" is a list, but not of numbers: {error}') from error
+    raise InputError('"array" is a list, but not of fractions in [-1, 1] or of 16-bit samples: pass a numpy array')
 
 
 # Chat messages

@@ -16,6 +16,7 @@ PORTABLE = ("dtype", "model_kwargs", "max_batch_items", "max_batch_seconds", "ba
 """The encoder's arguments that are saved. What belongs to one machine, opens a door or lowers a guard is not."""
 
 _KEYS = {"model", "revision", "strings", *PORTABLE}
+_SECRETS = ("use_auth_token", "proxies")
 
 
 def write(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -25,6 +26,8 @@ def write(folder: Path, settings: Mapping[str, Any]) -> None:
         InputError: a setting cannot be written as JSON.
     """
     said = {name: value for name, value in settings.items() if value is not None}
+    if secrets := sorted(set(_SECRETS) & set(said.get("model_kwargs", ()))):
+        raise InputError(f"model_kwargs hold what may be secret and is not saved: {secrets}: pass them when loading")
     if "dtype" in said:
         said["dtype"] = str(said["dtype"]).removeprefix("torch.")
     try:
@@ -45,6 +48,12 @@ def check(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     if not isinstance(settings, Mapping) or not isinstance(settings.get("model"), str):
         raise InputError(f"{where}: there is no {FILE} that names a model: make the folder with export()")
+    if not isinstance(settings.get("model_kwargs", {}), Mapping):
+        raise InputError(f"{where}: model_kwargs in {FILE} must be an object")
+    if "/" in str(settings.get("model_kwargs", {}).get("attn_implementation")):
+        raise InputError(
+            f"{where}: model_kwargs in {FILE} name a repository of kernels, which is code: pass it yourself"
+        )
     if unknown := sorted(set(settings) - _KEYS):
         raise InputError(f"{where}: {FILE} has settings that this version does not know: {unknown}: upgrade")
     return dict(settings)

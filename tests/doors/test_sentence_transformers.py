@@ -1,5 +1,6 @@
 """ALM2Vec as a model of sentence-transformers."""
 
+import copy
 import json
 import pickle
 import shutil
@@ -115,6 +116,16 @@ class TestInputs:
             assert np.abs(model.encode({"audio": form}) - expected).max() < 1e-6, type(form)
         assert np.abs(model.encode(forms) - expected).max() < 1e-5
 
+    def test_lists_of_samples(self, model, samples):
+        """As datasets have them that are not formatted: whole numbers are 16-bit samples, and None is not there."""
+        whole = (samples * 32767).astype(np.int16)
+        expected = model.encode({"array": whole, "sampling_rate": 16_000})
+        assert same(model.encode({"array": whole.tolist(), "sampling_rate": 16_000}), expected)
+        row = {"audio": {"array": whole.tolist(), "sampling_rate": 16_000, "path": None}, "text": None}
+        assert same(model.encode(row), expected)
+        with pytest.raises(InputError, match="16-bit samples"):
+            model.encode({"array": [10**6, 3], "sampling_rate": 16_000})
+
     def test_rates_differ_from_item_to_item(self, model, tiny, samples):
         fast = np.repeat(samples, 3)
         forms = [{"audio": {"array": fast, "sampling_rate": 48_000}}, {"array": samples, "sampling_rate": 8_000}]
@@ -194,7 +205,13 @@ class TestStrings:
             assert same(auto.encode(text), tiny.encode_document(text))
         assert same(auto.encode({"text": str(wav)}), tiny.encode_document(str(wav)))
 
-    @pytest.mark.parametrize("text", ["missing.wav", "missing.m4a", "file:///tmp/a.wav", "s3://bucket/a.flac"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "missing.wav", "missing.m4a", "file:///tmp/a.wav", "s3://bucket/a.flac", "s3://bucket/my clip.wav",
+            "https://e.org/a.wav?token=1", "https://e.org/a.flac#t=1", "calls/my recording.wav", "missing.wav\n",
+        ],
+    )  # fmt: skip
     def test_what_looks_like_audio_and_is_none(self, auto, text):
         """The library would embed the path's letters."""
         with pytest.raises(InputError, match=r"there is no such file|URLs are not opened"):
@@ -234,6 +251,31 @@ class TestPrompts:
         assert same(
             model.encode("x", prompt="By mood.", task="document"), tiny.encode_document("x", instruction="By mood.")
         )
+
+    def test_replaced_ones_are_seen(self, tiny):
+        """The model's own dict may be another one later."""
+        model = load("alm2vec-tiny", device="cpu")
+        model.prompts = {"query": "By mood.", "document": "As a text."}
+        assert same(model.encode("x", prompt_name="query"), tiny.encode_query("x", instruction="By mood."))
+        again = pickle.loads(pickle.dumps(model[0]))
+        assert again.preprocess(["x"], prompt="By mood.")["task"] == "query"
+
+    def test_one_text_by_several_names(self, tiny):
+        """Which of them was meant is not known, and that is said."""
+        model = load("alm2vec-tiny", device="cpu", prompts={"query": "Same.", "document": "Same."})
+        with pytest.warns(
+            ALM2VecWarning, match="has several names, .'document', 'query'., and is taken for a document's"
+        ):
+            found = model.encode("x", prompt_name="query")
+        assert same(found, tiny.encode_document("x", instruction="Same."))
+        only = load("alm2vec-tiny", device="cpu", prompts={"query": ""})
+        assert same(only.encode("x", prompt_name="query"), tiny.encode_query("x"))
+
+    @pytest.mark.parametrize("wrong", [["a"], {"a": 3}])
+    def test_prompts_that_are_none(self, wrong, tmp_path):
+        for make in (load, lambda model, **given: export(model, tmp_path / "p", **given)):
+            with pytest.raises(InputError, match="prompts"):
+                make("alm2vec-tiny", prompts=wrong)
 
     def test_none_and_empty_are_the_default(self, model, tiny):
         for prompt in (None, ""):
@@ -392,8 +434,56 @@ class TestFolders:
         with pytest.raises(CheckpointError, match="loading a checkpoint of this kind runs the Python code in it"):
             SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
         assert not sentinel.exists()
-        load(unknown, device="cpu", trust_remote_code=True)
+        vector = load(unknown, device="cpu", trust_remote_code=True).encode("a")
         assert sentinel.exists()
+        # Trusted in Python, it is trusted in this process: a training puts back the best of its own checkpoints.
+        assert same(SentenceTransformer(str(folder), trust_remote_code=True, device="cpu").encode("a"), vector)
+
+    @pytest.fixture
+    def hub(self, tmp_path):
+        """A cache with the published checkpoint, and what somebody proposed to change in it."""
+        repository = tmp_path / "hub" / "models--cara-ai--ALM2Vec-FT"
+        for commit in ("a" * 40, "b" * 40):
+            shutil.copytree(FOLDER, repository / "snapshots" / commit)
+        code = repository / "snapshots" / ("b" * 40) / "modeling_alm2vec_tiny.py"
+        code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n" + code.read_text())
+        (repository / "refs" / "refs" / "pr").mkdir(parents=True)
+        (repository / "refs" / "main").write_text("a" * 40)
+        (repository / "refs" / "refs" / "pr" / "7").write_text("b" * 40)
+        return tmp_path / "hub"
+
+    @pytest.mark.parametrize("revision", ["refs/pr/7", "b" * 40])
+    @pytest.mark.parametrize("local", [True, False])
+    def test_what_was_only_proposed_to_a_trusted_repository(self, hub, tmp_path, monkeypatch, revision, local):
+        """A file cannot have it run; the main branch's commit, and one that the environment names, are run."""
+        folder = export("cara-ai/ALM2Vec-FT", tmp_path / "p", cache_dir=hub, local_files_only=True)
+        arguments = {"trust_remote_code": True, "device": "cpu", "cache_folder": str(hub), "local_files_only": local}
+        assert SentenceTransformer(str(folder), **arguments).encode("a").shape == (160,)
+        settings = json.loads((folder / "alm2vec.json").read_text())
+        (folder / "alm2vec.json").write_text(json.dumps(settings | {"revision": revision}))
+        with pytest.raises(CheckpointError, match="on the main branch"):
+            SentenceTransformer(str(folder), **arguments)
+        assert not (tmp_path / "ran").exists()
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"cara-ai/ALM2Vec-FT@{revision}")
+        SentenceTransformer(str(folder), **arguments)
+        assert (tmp_path / "ran").exists()
+
+    def test_an_earlier_commit_of_the_main_branch(self, hub, tmp_path, monkeypatch):
+        """Asked of the hub."""
+        import huggingface_hub
+
+        listed = [type("Commit", (), {"commit_id": commit})() for commit in ("a" * 40, "b" * 40)]
+        monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_commits", lambda self, repo: listed)
+        folder = export("cara-ai/ALM2Vec-FT", tmp_path / "p", cache_dir=hub, revision="b" * 40, local_files_only=True)
+        SentenceTransformer(str(folder), trust_remote_code=True, device="cpu", cache_folder=str(hub))
+        assert (tmp_path / "ran").exists()
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+    def test_copies_keep_the_commit(self, hub, tmp_path, copied):
+        model = load("cara-ai/ALM2Vec-FT", device="cpu", cache_dir=hub)
+        copied(model).save_pretrained(str(tmp_path / "m"))
+        assert json.loads((tmp_path / "m" / "alm2vec.json").read_text())["revision"] == "a" * 40
+        assert copy.deepcopy(model).config is model.config
 
     @pytest.mark.parametrize(
         ("content", "says"),
@@ -403,13 +493,17 @@ class TestFolders:
             ({"model": "alm2vec-tiny", "horizon": 3}, "settings that this version does not know: .'horizon'."),
             ({"model": "alm2vec-tiny", "strings": "guess"}, "strings must be one of"),
             ({"model": "alm2vec-tiny", "revision": "main"}, "has no revisions"),
+            ({"model": "alm2vec-tiny", "model_kwargs": [1]}, "model_kwargs in alm2vec.json must be an object"),
+            ({"model": "alm2vec-tiny", "model_kwargs": {"attn_implementation": "a/b"}}, "a repository of kernels"),
+            ("{broken", "is not JSON"),
         ],
     )
     def test_folders_that_are_none(self, tmp_path, content, says):
         folder = export("alm2vec-tiny", tmp_path / "p")
         (folder / "alm2vec.json").unlink()
         if content is not None:
-            (folder / "alm2vec.json").write_text(json.dumps(content))
+            text = content if isinstance(content, str) else json.dumps(content)
+            (folder / "alm2vec.json").write_text(text)
         with pytest.raises((InputError, CheckpointError), match=says):
             SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
 
@@ -450,6 +544,10 @@ class TestFolders:
     def test_what_cannot_be_written_down(self, tmp_path):
         with pytest.raises(InputError, match="model_kwargs cannot be saved"):
             export("alm2vec-tiny", tmp_path / "p", model_kwargs={"quantization_config": object()})
+
+    def test_secrets_in_keyword_arguments(self, tmp_path):
+        with pytest.raises(InputError, match=r"what may be secret and is not saved: .'use_auth_token'."):
+            export("alm2vec-tiny", tmp_path / "p", model_kwargs={"use_auth_token": "hf_secret"})
 
     def test_the_checkpoint_itself_is_no_model_of_the_librarys(self, model):
         """Why there are pointer folders: without one, it pools the tokens of the wrong module, or fails."""
