@@ -1,5 +1,6 @@
 """What the bundled model knows: its card's evaluation in small, and its four jobs on the sound library."""
 
+import dataclasses
 import json
 import random
 
@@ -150,18 +151,27 @@ def test_a_card_is_of_the_whole_evaluation(more, monkeypatch, capsys):
     assert "--card is for the whole evaluation" in capsys.readouterr().err
 
 
+EVALUATED = [scenes.draw(random.Random(3), "eval") for _ in range(50)] + [scenes.Scene((("dog", 1),), "piano")]
+
+
+@pytest.fixture(scope="module")
+def few():
+    """A small bank of the evaluation's."""
+    return mixing.bank("eval", None, events=2, textures=2)
+
+
 class TestDisjoint:
     """Training and evaluation have nothing in common, and the assertion would see it."""
 
     def test_lengths(self):
         assert not set(scoring.LENGTHS) & set(mixing.LENGTHS)
 
-    def test_scenes(self):
+    def test_scenes(self, few):
         """Every pair of every scene, of every form."""
         rng = random.Random(1)
         evaluated = [scenes.draw(rng, "eval") for _ in range(2_000)]
         assert {len(scene.kinds) for scene in evaluated} == {1, 2, 3}
-        disjoint.assert_disjoint(evaluated, None)
+        disjoint.assert_disjoint(evaluated, few, None)
         trained = {pair for _ in range(2_000) for pair in scenes.draw(rng, "train").pairs}
         assert not trained & scenes.HELD_OUT
         pairs = {frozenset((front, other)) for front in scenes.FOREGROUND for other in scenes.KINDS if front != other}
@@ -173,20 +183,35 @@ class TestDisjoint:
         assert beside[0] == beside[1]
         assert len(beside[0] & set(scenes.BACKGROUND)) == 5
 
-    def test_a_scene_of_training_is_seen(self):
+    def test_a_scene_of_training_is_seen(self, few):
         scene = scenes.Scene(
             (("dog", 1),), next(b for b in scenes.BACKGROUND if frozenset(("dog", b)) not in scenes.HELD_OUT)
         )
         with pytest.raises(AssertionError, match="trained: "):
-            disjoint.assert_disjoint([scene], None)
+            disjoint.assert_disjoint([scene], few, None)
 
-    def test_a_wording_of_training_is_seen(self, monkeypatch):
+    def test_a_wording_of_training_is_seen(self, few, monkeypatch):
         monkeypatch.setitem(wording.ASKED, "music", (["What music?"], ["what music"]))
         with pytest.raises(AssertionError, match=r"wordings of music .*what music"):
-            disjoint.assert_disjoint([scenes.draw(random.Random(3), "eval") for _ in range(50)], None)
+            disjoint.assert_disjoint(EVALUATED, few, None)
 
-    def test_a_sound_of_training_is_seen(self, monkeypatch):
-        made = sounds.make
-        monkeypatch.setattr(sounds, "make", lambda kind, split, number: made(kind, "train", number))
-        with pytest.raises(AssertionError, match="has the same sound twice"):
-            disjoint.assert_disjoint([scenes.draw(random.Random(3), "eval") for _ in range(50)], None)
+    def test_a_sound_of_training_is_seen(self):
+        """In the bank that the evaluation has."""
+        bank = mixing.bank("train", None, events=1, textures=1)
+        with pytest.raises(AssertionError, match=r"a sound of \w+ is in training and evaluation"):
+            disjoint.assert_disjoint(EVALUATED, bank, None)
+
+    @pytest.mark.parametrize(("what", "found"), [("voices", "name"), ("texts", "text")])
+    def test_speech_of_training_is_seen(self, few, monkeypatch, tmp_path, what, found):
+        """A voice, a sentence."""
+        rows = [({"name": "a voice", "text": "a sentence"}, None)]
+        monkeypatch.setattr(disjoint.speech, "read", lambda folder, split: rows)
+        other = {"voices": {0: "another"}, "texts": {0: "other words"}}
+        clean = dataclasses.replace(few, **other)
+        disjoint.assert_disjoint(EVALUATED, clean, tmp_path)
+        with pytest.raises(AssertionError, match=f"{found} in training and evaluation"):
+            disjoint.assert_disjoint(
+                EVALUATED, dataclasses.replace(few, **other | {what: {0: rows[0][0][found]}}), tmp_path
+            )
+        with pytest.raises(AssertionError, match="no folder to compare"):
+            disjoint.assert_disjoint(EVALUATED, clean, None)

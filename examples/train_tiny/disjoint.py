@@ -6,17 +6,20 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import scenes, sounds, speech, wording
+import numpy as np
+
+from . import mixing, scenes, sounds, speech, wording
 
 DRAWN = 20_000
 NUMBERS = 3
 
 
-def assert_disjoint(used: Iterable[scenes.Scene], speech_folder: Path | None) -> None:
-    """Training draws no pair of classes of the scenes used, and shares no voice, sentence, sound or wording.
+def assert_disjoint(used: Iterable[scenes.Scene], bank: mixing.Bank, speech_folder: Path | None) -> None:
+    """Training draws no pair of classes of the scenes used, and has no sound, voice, sentence or wording of theirs.
 
     Args:
         used: the scenes of the evaluation.
+        bank: the sounds that they were made of.
         speech_folder: what speech.py wrote, if speech was used.
 
     Raises:
@@ -26,23 +29,28 @@ def assert_disjoint(used: Iterable[scenes.Scene], speech_folder: Path | None) ->
     assert evaluated, "the evaluation used no pair of classes"
     common = evaluated & trained_pairs()
     assert not common, f"trained: {sorted(map(sorted, common))}"
+    assert bool(bank.voices) == bool(speech_folder), "speech in the bank, and no folder to compare it with"
     if speech_folder:
-        train, test = ([row for row, _ in speech.read(speech_folder, split)] for split in ("train", "eval"))
-        for what in ("name", "text"):
-            both = {row[what] for row in train} & {row[what] for row in test}
-            assert train, "no speech in training"
-            assert test, "no speech in the evaluation"
+        trained = [row for row, _ in speech.read(speech_folder, "train")]
+        for what, heard in (("name", bank.voices), ("text", bank.texts)):
+            both = {row[what] for row in trained} & set(heard.values())
             assert not both, f"{what} in training and evaluation: {sorted(both)}"
     for kind in (*scenes.EVENTS, *scenes.BACKGROUND):
-        heard, other = (
-            {sounds.make(kind, split, number).tobytes() for number in range(NUMBERS)} for split in ("train", "eval")
-        )
-        assert len(heard | other) == 2 * NUMBERS, f"{kind} has the same sound twice"
+        matrix = bank.foreground if kind in scenes.EVENTS else bank.background
+        heard_here = {_start(row) for row in matrix[bank.rows[kind]].numpy()}
+        trained_here = {_start(sounds.make(kind, "train", number)) for number in range(NUMBERS)}
+        assert len(trained_here) == NUMBERS, f"{kind} has the same sound twice"
+        assert not heard_here & trained_here, f"a sound of {kind} is in training and evaluation"
     for wordings in (wording.CAPTIONS, wording.ASKED, wording.STEERING):
         for name, (patterns, held) in wordings.items():
             both = {_plain(p) for p in patterns} & {_plain(p) for p in held}
             assert held, f"no wordings of {name} in the evaluation"
             assert not both, f"wordings of {name} in training and evaluation: {sorted(both)}"
+
+
+def _start(samples: np.ndarray) -> bytes:
+    """The first quarter of a second, as banks keep it."""
+    return samples[: sounds.RATE // 4].astype(np.float16).tobytes()
 
 
 def trained_pairs() -> set[frozenset[str]]:

@@ -51,11 +51,12 @@ class Evaluation:
 
     Attributes:
         used: every scene that was heard.
+        bank: the sounds that they were made of.
     """
 
     def __init__(self, encoder: ALM2VecEncoder, speech_folder: Path | None, share: float = 1.0) -> None:
         self._encoder, self._share, self.with_speech = encoder, share, speech_folder is not None
-        self._bank = mixing.bank(
+        self.bank = mixing.bank(
             "eval", speech_folder, events=max(4, round(24 * share)), textures=max(3, round(12 * share))
         )
         self.used: set[scenes.Scene] = set()
@@ -88,7 +89,7 @@ class Evaluation:
             places = [place for place, (length, _) in enumerate(plans) if length == frames]
             for start in range(0, len(places), 64):
                 chosen = places[start : start + 64]
-                mixed = mixing.mix([plans[place][1] for place in chosen], self._bank, frames)
+                mixed = mixing.mix([plans[place][1] for place in chosen], self.bank, frames)
                 for place, wave in zip(chosen, mixing.wear(mixed, self._generator), strict=True):
                     made[place] = AudioClip(wave.numpy(), sampling_rate=mixing.RATE)
         return [made[place] for place in range(len(wanted))]
@@ -96,7 +97,7 @@ class Evaluation:
     def _arranged(self, scene: scenes.Scene) -> tuple[int, mixing.Plan]:
         for _ in range(500):
             frames = self._rng.choice(LENGTHS)
-            plan = mixing.arrange(scene, self._bank, frames, self._rng)
+            plan = mixing.arrange(scene, self.bank, frames, self._rng)
             if plan:
                 return frames, plan
         raise ValueError(f"{scene} does not fit into a clip")
