@@ -371,7 +371,7 @@ class TestCode:
         """And the line, in whichever file it is."""
         folder = make(tmp_path / "m")
         model = folder / "modeling_family.py"
-        model.write_text("from . import helper\n" + model.read_text())
+        model.write_text("from .helper import x\n" + model.read_text())
         (folder / "helper.py").write_text("x = 1\n")
         (folder / broken).write_text((folder / broken).read_text() + "\nx = = 2\n")
         line = len((folder / broken).read_text().splitlines())
