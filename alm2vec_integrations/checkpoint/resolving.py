@@ -82,30 +82,33 @@ def resolve(
         CheckpointUnavailableError: unknown name, missing folder, failed download, or code that is not trusted.
         CheckpointError: what is there is not a checkpoint of this kind.
     """
-    if is_folder(model) and not Path(model).expanduser().is_dir():
-        raise CheckpointUnavailableError(f"{model}: there is no such folder")
+    local = _local(model, revision)
     if not trusted:
         raise CheckpointUnavailableError(
             f"{model}: loading a checkpoint of this kind runs the Python code in it. Read that code, then pass "
             "trust_remote_code=True (only cara-ai/ALM2Vec-FT, cara-ai/ALM2Vec-PT and alm2vec-tiny are trusted "
             "without it)"
         )
-    if model == tiny.NAME:
-        if revision is not None:
-            raise CheckpointUnavailableError(f"{model} is bundled and has no revisions, got revision={revision!r}")
-        folder, commit = tiny.FOLDER, None
-    elif is_folder(model):
-        if revision is not None:
-            raise CheckpointUnavailableError(f"{model} is a folder and has no revisions, got revision={revision!r}")
-        folder, commit = Path(model).expanduser().resolve(), None
-    else:
-        folder, commit = _download(model, revision, token, cache_dir, local_files_only, _FILES)
+    folder, commit = (local, None) if local else _download(model, revision, token, cache_dir, local_files_only, _FILES)
     config = _check_config(model, folder)
     auto_map = config["auto_map"]
     code = _code(model, folder, needed=[auto_map["AutoModel"], auto_map.get("AutoConfig")])
     checkpoint = ResolvedCheckpoint(model, folder, commit, config, auto_map["AutoModel"], code)
     logger.info("%s: folder %s, revision %s, runs %s", model, folder, commit or "none", checkpoint.code)
     return checkpoint
+
+
+def _local(model: str, revision: str | None) -> Path | None:
+    """Where a checkpoint is that is not on the hub, and so has no revisions; None for one that is."""
+    if model != tiny.NAME and not is_folder(model):
+        return None
+    folder = tiny.FOLDER if model == tiny.NAME else Path(model).expanduser().resolve()
+    if not folder.is_dir():
+        raise CheckpointUnavailableError(f"{model}: there is no such folder")
+    if revision is not None:
+        what = "bundled" if model == tiny.NAME else "a folder"
+        raise CheckpointUnavailableError(f"{model} is {what} and has no revisions, got revision={revision!r}")
+    return folder
 
 
 def pin(
@@ -122,14 +125,8 @@ def pin(
         CheckpointUnavailableError: unknown name, missing folder, failed download.
         CheckpointError: what is there is not a checkpoint of this kind.
     """
-    if model == tiny.NAME or is_folder(model):
-        if revision is not None:
-            raise CheckpointUnavailableError(f"{model} has no revisions, got revision={revision!r}")
-        folder, commit = (tiny.FOLDER if model == tiny.NAME else Path(model).expanduser()), None
-        if not folder.is_dir():
-            raise CheckpointUnavailableError(f"{model}: there is no such folder")
-    else:
-        folder, commit = _download(model, revision, token, cache_dir, local_files_only, files=["config.json"])
+    local, files = _local(model, revision), ["config.json"]
+    folder, commit = (local, None) if local else _download(model, revision, token, cache_dir, local_files_only, files)
     _check_config(model, folder)
     return commit
 
