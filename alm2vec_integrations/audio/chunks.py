@@ -8,6 +8,7 @@ from collections.abc import Container
 from typing import Any, NamedTuple
 
 from ..errors import AudioError
+from .views import read_at
 
 _MOST_CHUNKS = 10_000
 
@@ -77,7 +78,7 @@ def check_chunks(file: Any, name: str) -> int:
         samples_end = end
     else:
         end = samples = samples_end = size
-    filled_up = samples > 0 and 0 < size - end <= _MOST_ZEROS and not any(_read(file, end, size - end))
+    filled_up = samples > 0 and 0 < size - end <= _MOST_ZEROS and not any(read_at(file, end, size - end))
     file.seek(0)
     if end > size:
         raise AudioError(
@@ -99,9 +100,9 @@ def _end(file: Any, size: int, layout: _Layout, *, is_long: bool) -> tuple[int, 
     """Where the well-formed chunks end, how many bytes of samples count, and where those end; the size if unknown."""
     place, samples, samples_end, long_count, padding = layout.begin, 0, size, 0, 0
     for _ in range(_MOST_CHUNKS):
-        head = _read(file, place, layout.head.size)
+        head = read_at(file, place, layout.head.size)
         if padding and not _is_chunk(head, size - place, layout):  # some programs leave it out behind the samples
-            unpadded = _read(file, place - padding, layout.head.size)
+            unpadded = read_at(file, place - padding, layout.head.size)
             if _is_chunk(unpadded, size - place + padding, layout):
                 place, head = place - padding, unpadded
         if len(head) < layout.head.size:
@@ -110,7 +111,7 @@ def _end(file: Any, size: int, layout: _Layout, *, is_long: bool) -> tuple[int, 
         name, count = _named_and_counted(head, layout)
         padding = 0
         if is_long and name == b"ds64":  # which has the lengths that 32 bits cannot hold
-            long_count = int.from_bytes(_read(file, begin + 8, 8), "little")
+            long_count = int.from_bytes(read_at(file, begin + 8, 8), "little")
         if name == layout.samples:
             samples = count = long_count if is_long and count == 0xFFFFFFFF else count
             padding = -count % layout.multiple
@@ -134,9 +135,3 @@ def _is_chunk(head: bytes, left: int, layout: _Layout) -> bool:
         return False
     name, count = _named_and_counted(head, layout)
     return all(0x20 <= byte < 0x7F for byte in name) and 0 <= count <= left - layout.head.size
-
-
-def _read(file: Any, place: int, count: int) -> bytes:
-    file.seek(place)
-    data: bytes = file.read(count)
-    return data

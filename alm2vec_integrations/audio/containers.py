@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import AudioError
 from .mp3 import after_id3
+from .views import read_at
 
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
@@ -47,8 +48,7 @@ def container_of(file: Any, name: str) -> tuple[str, ...]:
         AudioError: it is one that libsndfile would read, and of which it is not known whether all of it is there.
     """
     place = after_id3(file)
-    file.seek(place)
-    head = file.read(32)
+    head = read_at(file, place, 32)
     file.seek(0)
     # What follows a tag is read as if it was not there in these two alone.
     known = _behind_a_tag(head) or (() if place else _at_the_beginning(head))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import AudioError
 from .mp3 import after_id3
+from .views import read_at
 
 _SYNC = b"\xff\xf8", b"\xff\xf9"  # frames of one length, numbered; of several, with the number of their first sample
 _MOST_HEADER_BYTES = 16
@@ -82,8 +83,7 @@ def _places(begin: int, end: int, window: int) -> list[int]:
 
 def _stream(file: Any) -> _Stream | None:
     place = after_id3(file)
-    file.seek(place)
-    head = file.read(8 + _STREAMINFO_BYTES)
+    head = read_at(file, place, 8 + _STREAMINFO_BYTES)
     if head[:4] != b"fLaC" or len(head) < 8 + _STREAMINFO_BYTES or head[4] & ~_LAST_BLOCK:
         return None
     info = head[8:]
@@ -92,8 +92,7 @@ def _stream(file: Any) -> _Stream | None:
     bits = ((info[12] & 1) << 4 | info[13] >> 4) + 1
     place += 4
     for _ in range(_MOST_BLOCKS):
-        file.seek(place)
-        head = file.read(4)
+        head = read_at(file, place, 4)
         place += 4 + int.from_bytes(head[1:])
         if len(head) < 4 or head[0] & _LAST_BLOCK:
             break
@@ -104,8 +103,7 @@ def _stream(file: Any) -> _Stream | None:
 
 def _frames(file: Any, stream: _Stream, begin: int, end: int) -> Iterator[_Frame]:
     """The frames that begin in a part of the file, but for its first: what follows another is none by accident."""
-    file.seek(begin)
-    data = file.read(end - begin)
+    data = read_at(file, begin, end - begin)
     stops = {0} if begin == stream.begin else set()
     place = data.find(b"\xff")
     while place >= 0:

@@ -13,8 +13,8 @@ from .chunks import check_chunks
 from .containers import container_of
 from .flac import flac_frames
 from .mp3 import mp3_length_is_known
-from .ogg import Part
 from .recordings import BLOCK_FRAMES, Block
+from .views import Part, read_at
 
 _NOT_ITS_CODEC = ("unknown error in flac decoder", "Malformed 'fmt ' chunk")  # FLAC in Ogg; codecs of telephony in WAV
 _NOT_FOR_LIBSNDFILE = (1, 4)  # SF_ERR_UNRECOGNISED_FORMAT, SF_ERR_UNSUPPORTED_ENCODING
@@ -24,6 +24,11 @@ _UNKNOWN_FRAMES = 2**48
 
 _MP3_PREROLL_SECONDS = 1
 """More than the bit reservoir of Layer III holds at its lowest bit rate."""
+
+
+_EMPTY_ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
+"""By which libsndfile knows an MP3. Without it, it first looks for a resource fork, in files of the current folder that
+are none of ours."""
 
 
 class OtherReaderError(Exception):
@@ -126,44 +131,12 @@ def _for_libsndfile(file: Any, clip: AudioClip, containers: tuple[str, ...], sam
     if containers == ("W64",):  # of which it takes what follows the samples for more of them
         return Part(file, 0, samples_end)
     if containers == ("MP3",):
-        begins = file.read(3)
+        size = file.seek(0, os.SEEK_END)
+        begins = read_at(file, 0, 3)
         file.seek(0)
-        return file if begins == b"ID3" else _Tagged(file)
+        return file if begins == b"ID3" else Part(file, 0, size, before=_EMPTY_ID3)
     # By descriptor where it is a file: libsndfile then reads by itself, whatever bytes the path is made of.
     return os.dup(file.fileno()) if clip.path is not None and type(file) is io.FileIO else file
-
-
-class _Tagged:
-    """An MP3 behind an empty ID3v2 tag, by which libsndfile knows it.
-
-    Without one it first looks for a resource fork, in files of the current folder that are none of ours.
-    """
-
-    _TAG = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
-
-    def __init__(self, file: Any) -> None:
-        self._file, self._place = file, 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of any file."""
-        if whence == os.SEEK_END:
-            self._file.seek(0, os.SEEK_END)
-            offset += len(self._TAG) + self._file.tell()
-        self._place = max(offset + (self._place if whence == os.SEEK_CUR else 0), 0)
-        return self._place
-
-    def tell(self) -> int:
-        """As of any file."""
-        return self._place
-
-    def read(self, count: int) -> bytes:
-        """As of any file."""
-        data = self._TAG[self._place :][:count]
-        if len(data) < count:
-            self._file.seek(self._place + len(data) - len(self._TAG))
-            data += self._file.read(count - len(data))
-        self._place += len(data)
-        return data
 
 
 def _detail(error: Exception) -> str:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ..errors import AudioError
+from .views import read_at
 
 _EBML, _SEGMENT, _INFO, _DURATION = 0x1A45DFA3, 0x18538067, 0x1549A966, 0x4489
 _CLUSTER, _MOST_ELEMENTS, _MOST_INFO_BYTES = 0x1F43B675, 1000, 2**16
@@ -73,8 +74,7 @@ def _holds(file: Any, begin: int, length: int, wanted: int) -> bool:
 
 def _element(file: Any, place: int) -> tuple[int, int, int | None]:
     """Number, first byte and length of the element at `place`; number 0 if there is none, None for "to be seen"."""
-    file.seek(place)
-    head = file.read(12)
+    head = read_at(file, place, 12)
     width = _width(head, 0)
     number = int.from_bytes(head[:width])
     more = _width(head, width)

@@ -6,6 +6,8 @@ import os
 import struct
 from typing import Any
 
+from .views import read_at
+
 _MOST_TAG_BYTES = 2**16
 """After an MP3's last frame: tags are smaller, another recording is larger."""
 
@@ -28,8 +30,7 @@ def mp3_length_is_known(file: Any) -> bool:
     file.seek(0, os.SEEK_END)
     size = file.tell()
     start = after_id3(file)
-    file.seek(start)
-    head = file.read(4096)
+    head = read_at(file, start, 4096)
     file.seek(0)
     place = max(head.find(b"Xing", 0, 512), head.find(b"Info", 0, 512))
     if place < 0 or len(head) < place + 16:
@@ -38,8 +39,7 @@ def mp3_length_is_known(file: Any) -> bool:
     if flags & 3 != 3 or frames == 0:
         return False
     place = _after_closing_tags(file, start + length)
-    file.seek(min(place, size))
-    rest = file.read(_MOST_TAG_BYTES)
+    rest = read_at(file, min(place, size), _MOST_TAG_BYTES)
     file.seek(0)
     return size - place <= _MOST_TAG_BYTES and not _holds_frames(rest)
 
@@ -47,8 +47,7 @@ def mp3_length_is_known(file: Any) -> bool:
 def _after_closing_tags(file: Any, place: int) -> int:
     """Where the tags that begin at `place`, ID3v1 and APE, end."""
     for _ in range(_MOST_TAGS):
-        file.seek(place)
-        head = file.read(32)
+        head = read_at(file, place, 32)
         if head[:3] == b"TAG":
             place += 128
         elif head[:8] == b"APETAGEX" and len(head) == 32:
@@ -83,8 +82,7 @@ def after_id3(file: Any) -> int:
     """Where the ID3v2 tags at the file's beginning end."""
     place = 0
     for _ in range(_MOST_TAGS):
-        file.seek(place)
-        head = file.read(10)
+        head = read_at(file, place, 10)
         if len(head) < 10 or head[:3] != b"ID3":
             break
         a, b, c, d = head[6:10]

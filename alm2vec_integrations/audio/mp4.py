@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import AudioError
+from .views import read_at
 
 _OF_THIS_KIND = {b"ftyp", b"styp", b"moov", b"moof", b"mdat"}
 _PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"}
@@ -40,7 +41,7 @@ def mp4_has_length(file: Any, name: str) -> bool | None:
         films += kind == b"moov"
         fragments += kind in (b"mvex", b"moof")
         if kind in (b"stsz", b"stz2", b"trun"):
-            claimed += _claimed_bytes(kind, _read(file, begin, 12))
+            claimed += _claimed_bytes(kind, read_at(file, begin, 12))
     file.seek(0)
     if claimed > size:
         raise AudioError(
@@ -68,7 +69,7 @@ def _claimed_bytes(kind: bytes, head: bytes) -> int:
 def _boxes(file: Any, place: int, stop: int, depth: int = 0) -> Iterator[tuple[bytes, int, int]]:
     """Kind, first byte of the contents, and end of every box and those inside it, as far as they make sense."""
     while place + 8 <= stop:
-        head = _read(file, place, 16)
+        head = read_at(file, place, 16)
         length, kind = struct.unpack(">I4s", head[:8])
         begin = place + 8
         if length == 1 and len(head) == 16:
@@ -83,9 +84,3 @@ def _boxes(file: Any, place: int, stop: int, depth: int = 0) -> Iterator[tuple[b
         if kind in _PARENTS and depth < _MOST_DEPTH:
             yield from _boxes(file, begin, min(end, stop), depth + 1)
         place = end
-
-
-def _read(file: Any, place: int, count: int) -> bytes:
-    file.seek(place)
-    data: bytes = file.read(count)
-    return data

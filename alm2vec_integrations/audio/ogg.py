@@ -10,6 +10,7 @@ from ..clips import AudioClip
 from ..errors import AudioError
 from .recordings import Block, Recording
 from .remembering import Remembered
+from .views import Part, read_at
 
 
 class Link(NamedTuple):
@@ -46,8 +47,7 @@ def ogg_links(file: Any, name: str) -> list[Link]:
     place = page_at = begin = position = last_page = 0
     data_seen = ends = False
     while place < size:
-        file.seek(place)
-        page = file.read(_HEADER_BYTES + 255)
+        page = read_at(file, place, _HEADER_BYTES + 255)
         lengths = page[_HEADER_BYTES:][: page[26]] if len(page) >= _HEADER_BYTES else b""
         if page[:5] != _FIRST_BYTES:
             # A page that was cut short says that it is longer than it is, and hides where the next one begins.
@@ -87,37 +87,12 @@ def _check_ends(ends: bool, name: str) -> None:
 def _comes_later(file: Any, place: int) -> bool:
     """Whether another page begins at `place` or later."""
     while True:
-        file.seek(place)
-        block = file.read(2**20)
+        block = read_at(file, place, 2**20)
         if _FIRST_BYTES in block:
             return True
         if len(block) < len(_FIRST_BYTES):
             return False
         place += len(block) - len(_FIRST_BYTES) + 1
-
-
-class Part:
-    """Some bytes of a file, as a file."""
-
-    def __init__(self, file: Any, begin: int, end: int) -> None:
-        self._file, self._begin, self._size, self._place = file, begin, end - begin, 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of any file."""
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        return self._place
-
-    def tell(self) -> int:
-        """As of any file."""
-        return self._place
-
-    def read(self, count: int = -1) -> bytes:
-        """As of any file."""
-        left = max(self._size - self._place, 0)
-        self._file.seek(self._begin + self._place)
-        data: bytes = self._file.read(left if count < 0 else min(count, left))
-        self._place += len(data)
-        return data
 
 
 _frames: Remembered[list[int]] = Remembered()
