@@ -7,7 +7,6 @@ instructions: nothing is put before a text.
 from __future__ import annotations
 
 import copy
-import json
 import os
 import warnings
 import weakref
@@ -21,11 +20,10 @@ require("sentence_transformers", "sentence-transformers")
 
 import torch  # noqa: E402 - sentence-transformers loads it anyway
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData  # noqa: E402
-from sentence_transformers import __version__ as _library_version  # noqa: E402
 from sentence_transformers.base.modules import InputModule  # noqa: E402
 from torch import nn  # noqa: E402
 
-from . import __version__, arguments  # noqa: E402
+from . import arguments  # noqa: E402
 from ._sentence_transformers import parsing, pointer  # noqa: E402
 from ._sentence_transformers.parsing import Strings  # noqa: E402
 from .checkpoint.resolving import check_stored, pin  # noqa: E402
@@ -80,6 +78,7 @@ class ALM2VecModule(InputModule):
         self._pinned: str | None = encoder_arguments.get("revision")
         self._trusted = encoder_arguments.get("trust_remote_code") is True
         self._has_device_map = bool((encoder_arguments.get("model_kwargs") or {}).get("device_map"))
+        self._device: torch.device | None = None  # as the library says
         self._owner: weakref.ref[Any] | None = None
         self._last_prompts: Mapping[str, str] = {}
         # Without values. Where it lies is where the library put this module, before and after there is a model; its
@@ -123,12 +122,12 @@ class ALM2VecModule(InputModule):
             if given := sorted(name for name, value in unused.items() if value):
                 raise InputError(f"ALM2Vec's own code prepares its input, so these have no effect: {given}")
             parsed = [parsing.parse(value, self.strings, index) for index, value in enumerate(inputs)]
-            arguments.instruction("prompt", prompt)
+            prompted = arguments.instruction("prompt", prompt)
             return {
                 "input_ids": torch.arange(len(parsed))[:, None],
                 "items": [one.item for one in parsed],
                 "instructions": [one.instruction for one in parsed],
-                "instruction": arguments.instruction("instruction", instruction) or prompt or None,
+                "instruction": arguments.instruction("instruction", instruction) or prompted,
                 "task": self._task_of(prompt) if task is None else arguments.task(task),
             }
         except (TypeError, AttributeError) as error:
@@ -225,8 +224,6 @@ class ALM2VecModule(InputModule):
             self._device = placed.device
         super()._apply(fn, recurse=False)  # type: ignore[no-untyped-call]
         return self
-
-    _device: torch.device | None = None
 
     def train(self, mode: bool = True) -> Self:
         """Whether modules behind this one train; the model itself stays in evaluation mode."""
@@ -437,21 +434,5 @@ def export(
     commit = pin(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
     place = Path(folder)
     pointer.write(place, module.get_config_dict() | {"revision": commit})
-    config = {
-        "model_type": "SentenceTransformer",
-        "__version__": {"sentence_transformers": _library_version},
-        "prompts": said,
-        "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
-        "requirements": {
-            "alm2vec-integrations": {
-                "specifier": f">={__version__}",
-                "reason": "it has the module that loads this model",
-            }
-        },
-    }
-    named = f"{ALM2VecModule.__module__}.{ALM2VecModule.__name__}"
-    modules = [{"idx": 0, "name": "0", "path": "", "type": named}]
-    (place / "config_sentence_transformers.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (place / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+    pointer.write_for_the_library(place, f"{ALM2VecModule.__module__}.{ALM2VecModule.__name__}", said)
     return place

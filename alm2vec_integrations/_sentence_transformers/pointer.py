@@ -1,4 +1,4 @@
-"""The file of a saved model that says which checkpoint it is and how it is used: kilobytes, no weights."""
+"""What a saved model consists of: which checkpoint it is and how it is used, in kilobytes and without weights."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import InputError
 
 FILE = "alm2vec.json"
-"""Its name; `config.json` would be taken for the checkpoint's own."""
+"""Name of the file that says so; `config.json` would be taken for the checkpoint's own."""
 
 PORTABLE = ("dtype", "model_kwargs", "max_batch_items", "max_batch_seconds", "batching")
 """The encoder's arguments that are saved. What belongs to one machine, opens a door or lowers a guard is not."""
@@ -38,6 +39,30 @@ def write(folder: Path, settings: Mapping[str, Any]) -> None:
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def write_for_the_library(folder: Path, module: str, prompts: Mapping[str, str]) -> None:
+    """Write the files by which the library makes a model of one module that the folder describes.
+
+    Args:
+        folder: exists.
+        module: path of the module's class.
+        prompts: by name.
+    """
+    from sentence_transformers import __version__ as version
+
+    reason = "it has the module that loads this model"
+    config = {
+        "model_type": "SentenceTransformer",
+        "__version__": {"sentence_transformers": version},
+        "prompts": prompts,
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+        "requirements": {"alm2vec-integrations": {"specifier": f">={__version__}", "reason": reason}},
+    }
+    modules = [{"idx": 0, "name": "0", "path": "", "type": module}]
+    for name, content in (("config_sentence_transformers.json", config), ("modules.json", modules)):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def check(settings: Mapping[str, Any], where: str) -> dict[str, Any]:

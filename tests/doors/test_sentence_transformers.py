@@ -549,14 +549,11 @@ class TestFolders:
         with pytest.raises(InputError, match=r"what may be secret and is not saved: .'use_auth_token'."):
             export("alm2vec-tiny", tmp_path / "p", model_kwargs={"use_auth_token": "hf_secret"})
 
-    def test_the_checkpoint_itself_is_no_model_of_the_librarys(self, model):
-        """Why there are pointer folders: without one, it pools the tokens of the wrong module, or fails."""
-        try:
-            stock = SentenceTransformer(str(FOLDER), trust_remote_code=True, device="cpu")
-            vector = stock.encode("a dog")
-        except Exception:  # whatever it trips over
-            return
-        assert not np.allclose(vector, model.encode("a dog"), atol=1e-2)
+    def test_the_checkpoint_itself_is_no_model_of_the_librarys(self):
+        """Why there are pointer folders: the library puts mean pooling on it, and it does not take token ids."""
+        stock = SentenceTransformer(str(FOLDER), trust_remote_code=True, device="cpu")
+        with pytest.raises(TypeError, match="input_ids"):
+            stock.encode("a dog")
 
 
 class TestLanguageModelTools:
