@@ -6,7 +6,6 @@ import naive_sentence_transformers
 import numpy as np
 import pytest
 import soundfile
-import sounds
 import torch
 from sentence_transformers.sentence_transformer import losses
 
@@ -29,11 +28,6 @@ def auto(tiny):
 @pytest.fixture(scope="module")
 def naive():
     return naive_sentence_transformers.load()
-
-
-@pytest.fixture
-def wav(tmp_path):
-    return sounds.write(tmp_path / "a.wav", sounds.noise(2.0, seed=1))
 
 
 @pytest.fixture(scope="module")
