@@ -49,8 +49,8 @@ def assert_disjoint(used: Iterable[scenes.Scene], bank: mixing.Bank, speech_fold
 
 
 def _start(samples: np.ndarray) -> bytes:
-    """The first quarter of a second, as banks keep it."""
-    return samples[: sounds.RATE // 4].astype(np.float16).tobytes()
+    """The first quarter of a second, as banks keep it, without the zeros that they fill up short sounds with."""
+    return samples[: sounds.RATE // 4].astype(np.float16).tobytes().rstrip(b"\0")
 
 
 def trained_pairs() -> set[frozenset[str]]:
