@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,13 @@ def _start(samples: np.ndarray) -> bytes:
     return samples[: sounds.RATE // 4].astype(np.float16).tobytes().rstrip(b"\0")
 
 
-def trained_pairs() -> set[frozenset[str]]:
+@cache
+def trained_pairs() -> frozenset[frozenset[str]]:
     """The pairs of classes in many scenes of training, drawn and made twins of as training does."""
     rng = random.Random(0)
     drawn = [scenes.draw(rng, "train") for _ in range(DRAWN)]
-    return {pair for scene in (*drawn, *(scenes.twin(one, rng, "train") for one in drawn)) for pair in scene.pairs}
+    every = (*drawn, *(scenes.twin(one, rng, "train") for one in drawn))
+    return frozenset(pair for scene in every for pair in scene.pairs)
 
 
 def _plain(pattern: str) -> str:
