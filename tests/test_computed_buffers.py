@@ -1,6 +1,7 @@
 """Buffers that code computes and no file holds: whose values they get, on which version."""
 
 import itertools
+import re
 
 import checkpoint_family as family
 import numpy as np
@@ -48,9 +49,14 @@ class TestFilledByInitWeights:
         folder = make(tmp_path / "m", code=code, edits=[(INITIALISES, TABLES + INITIALISES)])
         encoder = ours(folder)
         assert close_to_recorded(encoder, sounds, most=1e-6)
-        (said,) = encoder.load_report.warnings
-        assert said.startswith("2 buffers are in no file and have what the code's _init_weights fills them with: ")
-        assert "front_end.filterbank (FrontEnd), front_end.window (FrontEnd)" in said
+        said = encoder.load_report.warnings
+        if kind == "empty":  # the memory may be that of an earlier model's table, which then needs no filling
+            assert all("buffers are in no file and " in one for one in said)
+            assert sorted(re.findall(r"front_end\.\w+", " ".join(said))) == ["front_end.filterbank", "front_end.window"]
+        else:
+            (one,) = said
+            assert one.startswith("2 buffers are in no file and have what the code's _init_weights fills them with: ")
+            assert "front_end.filterbank (FrontEnd), front_end.window (FrontEnd)" in one
 
     def test_as_stock_transformers_fills_them(self, tmp_path, sounds):
         """Weights apart, which some versions make up once more in a module that lacks something."""
