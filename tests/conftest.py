@@ -7,6 +7,7 @@ from pathlib import Path
 import fake_checkpoints
 import pytest
 import sounds
+import torch
 from sound_library import write_library
 
 from alm2vec_integrations import ALM2VecEncoder, ALM2VecWarning
@@ -20,6 +21,10 @@ def pytest_configure(config):
     home = tempfile.TemporaryDirectory(prefix="alm2vec-tests-")
     config.add_cleanup(home.cleanup)
     os.environ.update({"HF_HOME": home.name, "HF_HUB_OFFLINE": "1"})
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # which share the processor, and so do their processes
+        threads = max(1, (os.cpu_count() or 1) // int(workers))
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
     for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_MODULES_CACHE", "TRANSFORMERS_CACHE"):
         os.environ.pop(name, None)
 
@@ -73,13 +78,10 @@ def real_clips():
 
 
 def pytest_collection_modifyitems(items):
-    if any("gpu" in item.keywords for item in items):
-        import torch
-
-        if not torch.cuda.is_available():
-            for item in items:
-                if "gpu" in item.keywords:
-                    item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 def pytest_ignore_collect(collection_path):

@@ -175,7 +175,7 @@ class TestWrongItems:
         with pytest.raises(InputError, match="wrap it, AudioClip"):
             encoder.encode(clips[0], task="query")
 
-    @pytest.mark.parametrize("bad", [None, 3, b"RIFF", {"a", "b"}, {"a": 1}, np.zeros((2, 8), np.float32)], ids=repr)
+    @pytest.mark.parametrize("bad", [None, 3, b"RIFF", {"a"}, {"a": 1}, np.zeros((2, 8), np.float32)], ids=repr)
     def test_a_wrong_collection_is_refused(self, encoder, bad):
         """Sets and dicts have no order, arrays no rate."""
         with pytest.raises(InputError):
