@@ -24,29 +24,17 @@ from sentence_transformers.base.modules import InputModule  # noqa: E402
 from torch import nn  # noqa: E402
 
 from . import arguments  # noqa: E402
-from ._sentence_transformers import parsing, pointer  # noqa: E402
+from ._sentence_transformers import known, parsing, pointer  # noqa: E402
 from ._sentence_transformers.parsing import Strings  # noqa: E402
-from .checkpoint.resolving import check_stored, pin  # noqa: E402
+from ._sentence_transformers.prompts import PROMPTS, named_prompts, task_of  # noqa: E402
+from .checkpoint.resolving import pin  # noqa: E402
 from .encoder import ALM2VecEncoder  # noqa: E402
 from .errors import ALM2VecWarning, InputError  # noqa: E402
-from .instructions import DOC_INSTRUCTION, QUERY_INSTRUCTION, QUESTIONS, Task  # noqa: E402
 
 if TYPE_CHECKING:
     from sentence_transformers.base.modality_types import Modality
 
-PROMPTS: dict[str, str] = {
-    "query": QUERY_INSTRUCTION,
-    "document": DOC_INSTRUCTION,
-    "question": QUERY_INSTRUCTION,
-    **QUESTIONS,
-}
-"""Named prompts. "question" is the model card's way with a clip and a question about it: a query. Those after it are
-the project page's, which calls them instructions: the model card only shows them as questions."""
-
-
-_consented: set[tuple[str, str | None]] = set()
-"""Checkpoints, with their revisions, whose code this process was told to trust, in Python: its own checkpoints of a
-training may name them."""
+__all__ = ["PROMPTS", "ALM2VecModule", "export", "load"]
 
 
 class ALM2VecModule(InputModule):
@@ -72,11 +60,17 @@ class ALM2VecModule(InputModule):
 
     def __init__(self, model: str | os.PathLike[str], *, strings: Strings = "text", **encoder_arguments: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if pointer.is_one(model):
+            raise InputError(
+                f"{model} points to a checkpoint and is none: open it with SentenceTransformer({str(model)!r}, "
+                "trust_remote_code=True), or name the checkpoint itself"
+            )
         self.strings = parsing.strings_setting(strings)
         self.encoder = ALM2VecEncoder(model, **encoder_arguments)
         self._settings = {name: encoder_arguments.get(name) for name in pointer.PORTABLE}
         self._pinned: str | None = encoder_arguments.get("revision")
         self._trusted = encoder_arguments.get("trust_remote_code") is True
+        self._means = {name: encoder_arguments.get(name) for name in known.MEANS}
         self._has_device_map = bool((encoder_arguments.get("model_kwargs") or {}).get("device_map"))
         self._device: torch.device | None = None  # as the library says
         self._owner: weakref.ref[Any] | None = None
@@ -110,40 +104,29 @@ class ALM2VecModule(InputModule):
             **unused: what the library may pass for other models; refused if it asks for anything.
 
         Returns:
-            `input_ids`, int64 [N, 1], the places in the list `items`, with their own `instructions` (or None), and
-            `instruction` and `task` of all.
+            `input_ids`, int64 [N, 1], counting -1, -2, … through the list `items`, with their own `instructions` (or
+            None), and `instruction` and `task` of all.
 
         Raises:
-            InputError: an input is none of these; names its place in the batch.
+            InputError: an input is none of these; it says which by what it is, since the library has sorted them.
         """
         # The library takes a TypeError or AttributeError for a sign that prompts are not understood, and goes on
         # without the prompt.
         try:
             if given := sorted(name for name, value in unused.items() if value):
                 raise InputError(f"ALM2Vec's own code prepares its input, so these have no effect: {given}")
-            parsed = [parsing.parse(value, self.strings, index) for index, value in enumerate(inputs)]
+            parsed = [parsing.parse(value, self.strings) for value in inputs]
             prompted = arguments.instruction("prompt", prompt)
             return {
-                "input_ids": torch.arange(len(parsed))[:, None],
+                # No tokens: what decodes these, as some losses do to ask another model, must fail.
+                "input_ids": ~torch.arange(len(parsed))[:, None],
                 "items": [one.item for one in parsed],
                 "instructions": [one.instruction for one in parsed],
                 "instruction": arguments.instruction("instruction", instruction) or prompted,
-                "task": self._task_of(prompt) if task is None else arguments.task(task),
+                "task": task_of(prompt, self._prompts()) if task is None else arguments.task(task),
             }
         except (TypeError, AttributeError) as error:
             raise InputError(f"the inputs could not be read: {type(error).__name__}: {error}") from error
-
-    def _task_of(self, prompt: str | None) -> Task:
-        """`encode` says which prompt but not which task: it is that of the prompt's name."""
-        names = {name for name, text in self._prompts().items() if text == prompt}
-        if "document" in names and names != {"document"}:
-            warnings.warn(
-                f"the prompt {prompt!r} has several names, {sorted(names)}, and is taken for a document's: use "
-                "encode_query or encode_document, or say task=",
-                ALM2VecWarning,
-                stacklevel=2,
-            )
-        return "query" if names and "document" not in names else "document"
 
     def _prompts(self) -> Mapping[str, str]:
         """Those of the model that this is a part of, which its users may replace."""
@@ -162,7 +145,7 @@ class ALM2VecModule(InputModule):
             instruction: in place of the one in `features`, for all but the inputs that bring their own.
 
         Raises:
-            InputError: as `ALM2VecEncoder.encode`; or the model is to be trained.
+            InputError: as `ALM2VecEncoder.encode`, but for the item's place; or the model is to be trained.
             CheckpointError: the model cannot be loaded.
             ModelContractError: the model answers in a way that its card rules out.
         """
@@ -173,13 +156,16 @@ class ALM2VecModule(InputModule):
             )
         self._hold()
         # Losses that work through a batch in parts pass some rows of the tensors, and all of everything else.
-        rows = features["input_ids"][:, 0].tolist()
+        rows = (~features["input_ids"][:, 0]).tolist()
         common = instruction or features["instruction"]
-        vectors = self.encoder.encode(
-            [features["items"][row] for row in rows],
-            task=features["task"],
-            instruction=[features["instructions"][row] or common for row in rows],
-        )
+        items = [features["items"][row] for row in rows]
+        steering = [features["instructions"][row] or common for row in rows]
+        try:
+            vectors = self.encoder.encode(items, task=features["task"], instruction=steering)
+        except InputError as error:
+            if error.index is None:
+                raise
+            raise parsing.named(error, items[error.index]) from error
         features["sentence_embedding"] = torch.from_numpy(vectors).to(self.placement.device)
         return features
 
@@ -205,8 +191,7 @@ class ALM2VecModule(InputModule):
                 module.requires_grad_(False)
             self.model = module
             self._pinned = self.encoder.revision
-            if self._trusted:
-                _consented.add((self.encoder.model, self._pinned))
+            known.note((self.encoder.model, self._pinned), trusted=self._trusted, means=self._means)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:  # noqa: ARG002
         """What `to`, `half` and others come to. A model that others share is not moved, but changed for another."""
@@ -233,7 +218,8 @@ class ALM2VecModule(InputModule):
     def __getstate__(self) -> dict[str, Any]:
         # Workers and copies load, or share, for themselves.
         modules = {name: module for name, module in self._modules.items() if name != "model"}
-        return self.__dict__ | {"_modules": modules, "_owner": None, "_last_prompts": dict(self._prompts())}
+        without = {"_modules": modules, "_owner": None, "_means": self._means | {"token": None}}
+        return self.__dict__ | without | {"_last_prompts": dict(self._prompts())}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = self.__class__.__new__(self.__class__)
@@ -318,8 +304,8 @@ class ALM2VecModule(InputModule):
             raise InputError(f"{model_name_or_path}: {pointer.FILE} is not JSON ({error})") from error
         settings = pointer.check(found, model_name_or_path)
         named = (arguments.model_name(settings["model"]), settings.get("revision"))
-        if named not in _consented:
-            check_stored(*named, token=token, cache_dir=cache_folder, local_files_only=local_files_only)
+        reach = known.means(named, token=token, cache_dir=cache_folder) | {"local_files_only": local_files_only}
+        trusted = known.is_trusted(named, **reach)
         given_kwargs = dict(model_kwargs or {})
         dtype = given_kwargs.pop("dtype", None) or given_kwargs.pop("torch_dtype", None) or settings.get("dtype")
         return cls(
@@ -327,11 +313,9 @@ class ALM2VecModule(InputModule):
             | {
                 "dtype": dtype,
                 "model_kwargs": {**settings.get("model_kwargs", {}), **given_kwargs} or None,
-                "token": token,
-                "trust_remote_code": True if named in _consented else None,
-                "cache_dir": cache_folder,
-                "local_files_only": local_files_only,
+                "trust_remote_code": trusted,
             }
+            | reach
         )
 
 
@@ -340,8 +324,10 @@ def load(
     *,
     strings: Strings = "text",
     prompts: Mapping[str, str] | None = None,
+    default_prompt_name: str | None = None,
     similarity_fn_name: str | None = None,
     truncate_dim: int | None = None,
+    model_card_data: SentenceTransformerModelCardData | None = None,
     **encoder_arguments: Any,
 ) -> SentenceTransformer:
     """A checkpoint as a `SentenceTransformer`.
@@ -350,8 +336,10 @@ def load(
         model: as for `ALM2VecEncoder`.
         strings: what a `str` is: "text", or by sentence-transformers' own rule ("auto"), as `ALM2VecModule` says.
         prompts: more named prompts, or others for the names in `PROMPTS`.
+        default_prompt_name: which of them `encode` uses when it is given none.
         similarity_fn_name: "cosine" (if None), "dot", "euclidean" or "manhattan".
         truncate_dim: width that vectors are cut to.
+        model_card_data: for the card that `save_pretrained` writes.
         **encoder_arguments: as for `ALM2VecEncoder`; `query_instruction` and `document_instruction` are the prompts
             "query" and "document".
 
@@ -359,33 +347,20 @@ def load(
         InputError: an argument has the wrong type or value.
         CheckpointError: the model cannot be loaded.
     """
-    said = _named_prompts(prompts, encoder_arguments)
+    said = named_prompts(prompts, encoder_arguments)
     module = ALM2VecModule(model, strings=strings, **encoder_arguments)
     device = encoder_arguments.get("device")
     return SentenceTransformer(
         modules=[module],
         device=None if device is None else str(device),
         prompts=said,
+        default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity_fn_name,  # type: ignore[arg-type]
         truncate_dim=truncate_dim,
         trust_remote_code=True,
         # The library would look for a folder's name on the hub.
-        model_card_data=SentenceTransformerModelCardData(local_files_only=True),
+        model_card_data=model_card_data or SentenceTransformerModelCardData(local_files_only=True),
     )
-
-
-def _named_prompts(prompts: Mapping[str, str] | None, encoder_arguments: dict[str, Any]) -> dict[str, str]:
-    """The published prompts, those of the encoder's arguments (which are taken out), and the user's own."""
-    said = dict(PROMPTS)
-    for task in ("query", "document"):
-        own = arguments.instruction(f"{task}_instruction", encoder_arguments.pop(f"{task}_instruction", None))
-        if own:
-            said[task] = own
-    if prompts is not None and not isinstance(prompts, Mapping):
-        raise InputError(f"prompts must be a dict of names and instructions, got {prompts!r}")
-    for name, text in (prompts or {}).items():
-        said[str(name)] = arguments.instruction(f"prompts[{name!r}]", text) or ""
-    return said
 
 
 def export(
@@ -426,13 +401,15 @@ def export(
         InputError: an argument has the wrong type or value, or is not one that is saved.
         CheckpointError: there is no such checkpoint, or it is not one of ALM2Vec's kind.
     """
-    said = _named_prompts(prompts, encoder_arguments)
+    said = named_prompts(prompts, encoder_arguments)
     if others := sorted(set(encoder_arguments) - set(pointer.PORTABLE)):
         raise InputError(f"these belong to a machine or a moment and are not saved: {others}: pass them to load()")
     module = ALM2VecModule(model, strings=strings, revision=revision, **encoder_arguments)
     name = module.encoder.model
     commit = pin(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
     place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place} is a file: name a folder to write to")
     pointer.write(place, module.get_config_dict() | {"revision": commit})
     pointer.write_for_the_library(place, f"{ALM2VecModule.__module__}.{ALM2VecModule.__name__}", said)
     return place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from ..inputs import AudioText, Item, check_item
 Strings = Literal["text", "auto"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_LOOKS_LIKE_AUDIO = tuple(AUDIO_SUFFIXES | {".wma", ".amr", ".m4b", ".m4r", ".3gp", ".ape", ".wv", ".ra", ".aifc"})
+"""Also of formats that are not read: what has such a name is not a text to embed."""
+
 _MOST_CHANNELS = 64
 """A two-dimensional array with a longer and a shorter axis than this has its channels on the shorter one."""
 
@@ -48,18 +52,26 @@ def strings_setting(value: Any) -> Strings:
     return value  # type: ignore[return-value]
 
 
-def parse(value: Any, strings: Strings, index: int) -> Parsed:
+def parse(value: Any, strings: Strings) -> Parsed:
     """An input as the item that it means.
 
     Raises:
-        InputError: it means none; names the index.
+        InputError: it means none; says which value that is.
     """
     try:
         if _is_conversation(value):
             return _parse_messages(value if isinstance(value, list) else [value], strings)
         return Parsed(check_item(_item(value, strings), index=None))
     except InputError as error:
-        raise error.at(index) from error
+        raise named(error, value) from error
+
+
+def named(error: InputError, value: Any) -> InputError:
+    """The same error, saying which value it is about, and no place.
+
+    sentence-transformers sorts what it is given before it makes batches, so that a place would be that of another.
+    """
+    return type(error)(error.reason, source=error.source or reprlib.repr(value))
 
 
 def _item(value: Any, strings: Strings) -> Any:
@@ -79,12 +91,11 @@ def _item(value: Any, strings: Strings) -> Any:
 
 def _string(value: str) -> Item:
     """A `str` by sentence-transformers' own rule: audio if it is the path of an audio file that exists."""
-    suffixes = tuple(AUDIO_SUFFIXES)
     if _URL.match(value.strip()):
-        if re.split(r"[?#]", value.strip().lower(), maxsplit=1)[0].endswith(suffixes):
+        if re.split(r"[?#]", value.strip().lower(), maxsplit=1)[0].endswith(_LOOKS_LIKE_AUDIO):
             raise InputError("URLs are not opened: download the file first and pass its path", source=repr(value))
         return value
-    if not value.strip().lower().endswith(suffixes):
+    if not value.strip().lower().endswith(_LOOKS_LIKE_AUDIO):
         return value
     try:
         if Path(value).is_file():

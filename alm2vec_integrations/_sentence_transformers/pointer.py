@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ PORTABLE = ("dtype", "model_kwargs", "max_batch_items", "max_batch_seconds", "ba
 
 _KEYS = {"model", "revision", "strings", *PORTABLE}
 _SECRETS = ("use_auth_token", "proxies")
+
+
+def is_one(folder: Any) -> bool:
+    """Whether it is a folder with this file."""
+    return isinstance(folder, (str, os.PathLike)) and (Path(folder) / FILE).is_file()
 
 
 def write(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from alm2vec_integrations import (
     ALM2VecWarning,
     AudioAccessError,
     AudioClip,
+    AudioError,
     AudioText,
     InputError,
 )
@@ -154,10 +155,20 @@ class TestInputs:
         ],
     )
     def test_what_is_none_of_these(self, model, wrong, says):
-        """Is named by its place, in one family of errors."""
+        """Is named, in one family of errors; not by a place, which would be one among what the library has sorted."""
         with pytest.raises(InputError, match=says) as caught:
-            model.encode_query(["a text that is longer than all others by far, and so comes first", wrong])
-        assert caught.value.index == 1
+            model.encode_query(["a", wrong, "b"])
+        assert caught.value.index is None
+        assert caught.value.source
+        assert str(caught.value).startswith(f"{caught.value.source}: ")
+
+    def test_what_cannot_be_decoded(self, model, wav):
+        """The same of what is only found while it is embedded, however the library sorts and cuts it."""
+        broken = wav.with_name("broken.wav")
+        broken.write_bytes(b"RIFF")
+        with pytest.raises(AudioError, match=r"broken\.wav: is not audio") as caught:
+            model.encode(["a long text for which there is no place but the first", *"abc", broken], batch_size=2)
+        assert caught.value.index is None
 
     def test_references_need_roots(self, model, tmp_path, wav):
         """A stored string does not open files by itself."""
@@ -185,6 +196,7 @@ class TestStrings:
         [
             "missing.wav", "missing.m4a", "file:///tmp/a.wav", "s3://bucket/a.flac", "s3://bucket/my clip.wav",
             "https://e.org/a.wav?token=1", "https://e.org/a.flac#t=1", "calls/my recording.wav", "missing.wav\n",
+            "call.amr", "book.m4b",
         ],
     )  # fmt: skip
     def test_what_looks_like_audio_and_is_none(self, auto, text):
@@ -226,6 +238,14 @@ class TestPrompts:
         assert same(
             model.encode("x", prompt="By mood.", task="document"), tiny.encode_document("x", instruction="By mood.")
         )
+
+    def test_one_by_default(self, tiny, wav):
+        """For `encode` without a prompt."""
+        model = load("alm2vec-tiny", device="cpu", default_prompt_name="background")
+        expected = tiny.encode_query(AudioClip(wav), instruction=QUESTIONS["background"])
+        assert same(model.encode(AudioClip(wav)), expected)
+        with pytest.raises(ValueError, match="nonsense"):
+            load("alm2vec-tiny", device="cpu", default_prompt_name="nonsense")
 
     def test_replaced_ones_are_seen(self, tiny):
         """The model's own dict may be another one later."""
@@ -302,6 +322,11 @@ class TestSurface:
         assert model.encode([]).shape == (0,)
         assert set(model.encode(texts, output_value=None)[0]) >= {"sentence_embedding"}
         assert np.allclose(model.similarity(expected, expected), expected @ expected.T, atol=1e-6)
+
+    def test_places_are_not_taken_for_tokens(self, model):
+        """Losses that ask another model decode what the library calls input_ids."""
+        with pytest.raises(OverflowError):
+            model.tokenizer.batch_decode(model.preprocess(["a dog", "rain"])["input_ids"])
 
     def test_a_progress_bar(self, model, capsys):
         model.encode(["a", "b"], batch_size=1, show_progress_bar=True)

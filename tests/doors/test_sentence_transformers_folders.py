@@ -145,6 +145,29 @@ class TestFolders:
         assert json.loads((tmp_path / "m" / "alm2vec.json").read_text())["revision"] == "a" * 40
         assert copy.deepcopy(model).config is model.config
 
+    def test_a_trainings_own_checkpoints(self, hub, tmp_path):
+        """Are opened without arguments: by the means that this process had, and by none in another."""
+        model = load("cara-ai/ALM2Vec-FT", device="cpu", cache_dir=hub, local_files_only=True)
+        model.save_pretrained(str(tmp_path / "best"))
+        again = SentenceTransformer(str(tmp_path / "best"), trust_remote_code=True, device="cpu")
+        assert same(again.encode("a"), model.encode("a"))
+        code = (
+            "from sentence_transformers import SentenceTransformer\n"
+            f"SentenceTransformer({str(tmp_path / 'best')!r}, trust_remote_code=True, device='cpu')"
+        )
+        done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+        assert "CheckpointUnavailableError" in done.stderr
+
+    def test_places_that_do_not_fit(self, tmp_path):
+        """A file to write a folder to, a pointer to be pointed to."""
+        (tmp_path / "file").touch()
+        with pytest.raises(InputError, match="file is a file: name a folder"):
+            export("alm2vec-tiny", tmp_path / "file")
+        folder = export("alm2vec-tiny", tmp_path / "p")
+        for opened in (load, lambda model: export(model, tmp_path / "q")):
+            with pytest.raises(InputError, match=r"points to a checkpoint and is none: open it with SentenceTr"):
+                opened(folder)
+
     @pytest.mark.parametrize(
         ("content", "says"),
         [

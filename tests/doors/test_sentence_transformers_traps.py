@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from alm2vec_integrations import ALM2VecWarning, AudioClip, AudioText, InputError
 from alm2vec_integrations.sentence_transformers import load
@@ -210,6 +212,29 @@ class TestMistypedPaths:
 
     def test_a_naive_wrapper(self, naive):
         assert naive.encode("missing.wav").shape == (160,)
+
+
+class TestWhatIsLeftOut:
+    """Parts of the module that look as if they could be otherwise."""
+
+    def test_without_messages_among_the_modalities(self, ours, wav):
+        """The library refuses every batch of mixed kinds."""
+        mixed = ["a dog", {"audio": str(wav)}]
+        assert ours.encode(mixed).shape == (2, 160)
+
+        class Without(naive_sentence_transformers.NaiveModule):
+            modalities = ("text", "audio", ("audio", "text"))
+
+        with pytest.raises(ValueError, match="odalit"):
+            SentenceTransformer(modules=[Without()], device="cpu").encode(mixed)
+
+    def test_normalised_twice(self, ours, tiny):
+        """A `Normalize` behind it gives other bits than the core's."""
+        texts = [f"text {i}" for i in range(50)]
+        again = SentenceTransformer(modules=[ours[0], Normalize()], device="cpu", prompts=ours.prompts)
+        expected = [tiny.encode_document(text) for text in texts]
+        assert all(np.array_equal(ours.encode(text), one) for text, one in zip(texts, expected, strict=True))
+        assert not all(np.array_equal(again.encode(text), one) for text, one in zip(texts, expected, strict=True))
 
 
 class TestTraining:
