@@ -124,7 +124,7 @@ class AudioClip:
                 raise self._wrong("AudioClip was given zero bytes")
         elif isinstance(source, io.TextIOBase):
             raise self._wrong('the file object was opened as text: open it with "rb"')
-        elif not (is_samples(source) or is_decoder(source) or (_has(source, "read") and _has(source, "seek"))):
+        elif not (is_samples(source) or is_decoder(source) or (has(source, "read") and has(source, "seek"))):
             raise InputError(
                 "AudioClip takes a path, the bytes of a file, a binary file object, or samples (numpy array or torch "
                 f"tensor) with sampling_rate, got {type(source).__name__}"
@@ -283,14 +283,12 @@ def is_samples(source: Any) -> bool:
     """Whether `source` is an array or tensor."""
     # numpy's strings look like arrays too.
     return (
-        not isinstance(source, (str, bytes))
-        and _has(source, "dtype")
-        and _has(source, "shape")
-        and _has(source, "ndim")
+        not isinstance(source, (str, bytes)) and has(source, "dtype") and has(source, "shape") and has(source, "ndim")
     )
 
 
-def _has(source: Any, name: str) -> bool:
+def has(source: Any, name: str) -> bool:
+    """`hasattr`, also of objects that fail when asked."""
     try:
         return hasattr(source, name)
     except Exception:  # it is there, and fails
@@ -344,4 +342,4 @@ def _why_unheard(source: Any) -> str | None:
 
 def is_decoder(source: Any) -> bool:
     """Whether `source` is a torchcodec `AudioDecoder`, by what it can do."""
-    return _has(source, "get_samples_played_in_range") and _has(source, "metadata")
+    return has(source, "get_samples_played_in_range") and has(source, "metadata")

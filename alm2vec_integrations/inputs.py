@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
-from .clips import AudioClip, is_samples
+from .clips import AudioClip, has, is_samples
 from .errors import InputError
 
 Kind = Literal["text", "audio", "audio+text"]
@@ -91,9 +91,9 @@ def in_order(items: Any) -> Iterable[Any]:
     ordered = isinstance(items, (Sequence, Iterator)) or (
         isinstance(items, Iterable) and not isinstance(items, (Mapping, Set))
     )
-    if not ordered or isinstance(items, (bytes, bytearray, memoryview, os.PathLike)) or hasattr(items, "read"):
+    if not ordered or isinstance(items, (bytes, bytearray, memoryview, os.PathLike)) or has(items, "read"):
         raise InputError(f"{_expected()}, or a list of them, got {type(items).__name__}{_hint(items)}")
-    if hasattr(items, "dtype"):
+    if has(items, "dtype"):
         raise InputError(f"{_expected()}, or a list of them, got an array: wrap samples, AudioClip(x, sampling_rate=…)")
     return cast("Iterable[Any]", items)
 
@@ -134,7 +134,7 @@ def _expected() -> str:
 
 
 def _hint(item: Any) -> str:
-    if isinstance(item, (os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read"):
+    if isinstance(item, (os.PathLike, bytes, bytearray, memoryview)) or has(item, "read"):
         return ": wrap it, AudioClip(…)"
     if is_samples(item):
         return ": wrap it, AudioClip(samples, sampling_rate=…)"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from .inputs import Kind
 from .planning import Entry
 
-_SAID = re.compile(r"out of memory|ALLOC_FAILED|DefaultCPUAllocator")
+_SAID = re.compile(r"out of memory|ALLOC_FAILED|DefaultCPUAllocator|bad_alloc")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

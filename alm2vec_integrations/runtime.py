@@ -17,7 +17,7 @@ import numpy.typing as npt
 from . import inputs
 from .audio.access import AccessPolicy
 from .audio.decoding import decode, measure, write_wav
-from .audio.limits import TRAINED_SECONDS
+from .audio.limits import MIN_SECONDS, TRAINED_SECONDS
 from .checkpoint.handles import ModelHandle
 from .checkpoint.output import as_rows
 from .clips import AudioClip
@@ -240,7 +240,7 @@ class Job:
             bound = self._handle.memory.lower(kind, failed)
             unit = "s of audio" if longest else "characters"
             logger.warning(
-                "%s: %s ran out of memory with %d items; trying again in halves, and from now on with at most %.0f %s "
+                "%s: %s ran out of memory with %d items; trying again in halves, and from now on with at most %.3g %s "
                 "at once",
                 *(name, device, len(failed), bound, unit),
             )
@@ -299,7 +299,7 @@ class Job:
             item=item,
             kind=inputs.kind_of(item),
             instruction=self._instructions[position],
-            seconds=seconds,
+            seconds=max(seconds, MIN_SECONDS) if clip is not None else 0.0,  # as it reaches the model
             characters=len(inputs.text_of(item) or ""),
         )
 

@@ -155,11 +155,38 @@ class TestGrouping:
         assert [len(call["text"]) for call in calls if "text" in call] == [3, 3, 1]
         assert min(len(call["audio"]) for call in calls if "audio" in call) == 1
 
+    def test_clips_that_are_padded_count_as_long_as_they_become(self, fake):
+        """Sixty of 10 ms are 12 s of audio."""
+        clips = [AudioClip(sounds.noise(0.01, seed=i), sampling_rate=16_000) for i in range(60)]
+        with ALM2VecEncoder(fake, trust_remote_code=True, max_batch_items=64, max_batch_seconds=1.0) as encoder:
+            encoder.dim  # noqa: B018 - its probes are calls too
+            fake_checkpoints.calls.clear()
+            encoder.encode(clips, task="query")
+        assert [len(call["audio"]) for call in fake_checkpoints.calls] == [5] * 12
+
+
+class Hostile:
+    """Whatever one asks of it, it raises; proxies that load late do, when they cannot."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"no {name}")
+
 
 class TestWrongItems:
     @pytest.mark.parametrize(
         "bad",
-        [None, 3, 2.5, b"RIFF", {"audio": "a.wav"}, ["nested"], ("a", "b"), np.zeros(8, np.float32), object()],
+        [
+            None,
+            3,
+            2.5,
+            b"RIFF",
+            {"audio": "a.wav"},
+            ["nested"],
+            ("a", "b"),
+            np.zeros(8, np.float32),
+            object(),
+            Hostile(),
+        ],
         ids=lambda bad: type(bad).__name__,
     )
     def test_a_wrong_type_in_a_list_is_named(self, encoder, bad):

@@ -148,3 +148,22 @@ class TestBadInputs:
         assert all(
             said.startswith(("item 1, ", "item 1: an item is", "at once: ", "nothing: ")) for said in table.values()
         )
+
+
+@pytest.mark.parametrize("when", ["open", "decode"])
+def test_memory_that_runs_out_in_ffmpeg(monkeypatch, when):
+    """Is no fault of the file's; PyAV's error is one of FFmpeg's kind too."""
+    av = pytest.importorskip("av")
+    from alm2vec_integrations.audio import ffmpeg
+
+    clip = AudioClip(recordings.encode("m4a", 1.0))
+
+    def fails(*_, **__):
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    if when == "open":
+        monkeypatch.setattr(av, "open", fails)
+    else:
+        monkeypatch.setattr(ffmpeg.FFmpegRecording, "_packets", fails)
+    with pytest.raises(MemoryError):
+        decode(clip, AccessPolicy())

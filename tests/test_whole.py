@@ -133,6 +133,18 @@ class TestMP4:
             place = data.find(b"mdhd", place + 1)
         assert seconds_heard(bytes(data)) == (5.0, 5.0)
 
+    @pytest.mark.parametrize("container", ["webm", "matroska", "mp4", "ogg"])
+    @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 48_000])
+    def test_opus_of_recordings_at_other_rates(self, rate, container):
+        """Begins where it began."""
+        samples = np.zeros(2 * rate, np.float32)
+        samples[: rate // 25] = samples[rate : rate + rate // 25] = sounds.noise(0.04, rate=rate)
+        data = recordings.of_ffmpeg(samples, rate, container, "libopus")
+        heard = np.abs(decode(AudioClip(data), NO_ROOTS).astype(float)) > 1500
+        assert len(heard) == pytest.approx(32_000, abs=32)
+        assert np.argmax(heard) < 100
+        assert np.argmax(heard[8_000:]) == pytest.approx(8_000, abs=100)
+
     @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "dash", None])
     def test_a_part_of_opus(self, flags):
         """Begins where it does in the whole, though in fragments the codec's delay is on the clock."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,15 +26,27 @@ DIGEST_LENGTH = 16  # hex digits; 64 bits tell edited files apart, they do not g
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
+# Of folders on the way to a file no more is asked than to pass through them.
+_FOLDER_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_IS_LINK = {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}  # as Linux, Linux of folders, and FreeBSD say it
+
+
 @contextmanager
-def open_file(path: str) -> Iterator[_File]:
+def open_file(path: str, open_descriptor: Callable[[], int] | None = None) -> Iterator[_File]:
     """A regular file, opened for reading; it is closed when the block ends.
+
+    Args:
+        path: of the file, for messages, and to open it by.
+        open_descriptor: opens it in another way.
 
     Raises:
         AudioError: missing, not readable, not a regular file, or too large.
     """
     try:
-        descriptor = os.open(path, _FLAGS)
+        descriptor = os.open(path, _FLAGS) if open_descriptor is None else open_descriptor()
+    except AudioAccessError:
+        raise
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise AudioError(f"cannot be opened ({why}): check the path and its permissions", source=path) from error
@@ -99,37 +112,64 @@ class AccessPolicy:
         path = clip.path
         if path is None:
             with io.BytesIO(clip.source) as file:
-                self._admit(clip, file, None, check_digest)
-                yield file
+                yield _unchanged(clip, file, check_digest)
         else:
-            if clip.is_reference:
-                self._check_inside(path)
-            with open_file(path) as file:
-                self._admit(clip, file, path, check_digest)
-                yield file
+            opening = partial(self._open_inside, path) if clip.is_reference else None
+            with open_file(path, opening) as file:
+                yield _unchanged(clip, file, check_digest)
 
-    def _admit(self, clip: AudioClip, file: _File, path: str | None, check_digest: bool) -> None:
-        if clip.is_reference and path is not None:
-            # Asked again of the file that is open now: a link may have been changed since it was first asked.
-            resolved = self._check_inside(path)
-            if not os.path.samestat(os.fstat(file.fileno()), resolved.stat()):
-                raise AudioAccessError("the path changed while it was opened", source=clip.name)
-        if check_digest:
-            check_unchanged(clip, file)
-
-    def _check_inside(self, path: str) -> Path:
+    def _open_inside(self, path: str) -> int:
+        """A descriptor of a file that is inside the roots, whoever changes links on the way to it meanwhile."""
         if not self.roots:
             raise AudioAccessError(
                 "references are not opened unless allowed_audio_roots names the folders they may point into",
                 source=path,
             )
         resolved = _resolved(path)
-        if not any(resolved.is_relative_to(_resolved(root)) for root in self.roots):
-            raise AudioAccessError(
-                "the reference points outside allowed_audio_roots: name its folder there if it may be opened",
-                source=path,
-            )
-        return resolved
+        for root in map(_resolved, self.roots):
+            if resolved.is_relative_to(root):
+                return _open_below(root, resolved, path)
+        raise AudioAccessError(
+            "the reference points outside allowed_audio_roots: name its folder there if it may be opened", source=path
+        )
+
+
+def _unchanged(clip: AudioClip, file: _File, check_digest: bool) -> _File:
+    if check_digest:
+        check_unchanged(clip, file)
+    return file
+
+
+def _open_below(root: Path, resolved: Path, path: str) -> int:
+    """Open `resolved` from `root` on, folder by folder, none of which may be a link: they were, before, none."""
+    if os.open not in os.supports_dir_fd:
+        return _open_and_compare(resolved, path)
+    parts = resolved.relative_to(root).parts
+    try:
+        if not parts:
+            return os.open(root, _FLAGS | _NO_LINKS)
+        folder = os.open(root, _FOLDER_FLAGS | _NO_LINKS)
+        try:
+            for part in parts[:-1]:
+                below = os.open(part, _FOLDER_FLAGS | _NO_LINKS, dir_fd=folder)
+                os.close(folder)
+                folder = below
+            return os.open(parts[-1], _FLAGS | _NO_LINKS, dir_fd=folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno in _IS_LINK and _resolved(path) != resolved:
+            raise AudioAccessError("the path changed while it was opened", source=path) from error
+        raise
+
+
+def _open_and_compare(resolved: Path, path: str) -> int:
+    """Where folders cannot be opened one in another, as on Windows."""
+    descriptor = os.open(resolved, _FLAGS)
+    if resolved.resolve() != resolved or not os.path.samestat(os.fstat(descriptor), resolved.lstat()):
+        os.close(descriptor)
+        raise AudioAccessError("the path changed while it was opened", source=path)
+    return descriptor
 
 
 def _resolved(path: str) -> Path:

@@ -74,6 +74,8 @@ class FFmpegRecording:
     def _open(self) -> None:
         try:
             self._container = self._av.open(self._file, mode="r", options=_OPTIONS)
+        except MemoryError:  # PyAV's is an FFmpegError too
+            raise
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise AudioError(
                 "is not audio of a kind that is taken, or damaged: if it is audio, convert it to WAV or FLAC first",
@@ -113,7 +115,9 @@ class FFmpegRecording:
         if first is None or first.pts is None:
             return self._origin
         begins: int = round(first.pts * first.time_base / self._stream.time_base)
-        return max(begins, self._origin)
+        # Of Matroska, FFmpeg says a beginning that is off where the rate before encoding was not 48 kHz; of MP4, its
+        # first frame begins with what is not played.
+        return begins if self._container.format.name == _MATROSKA else max(begins, self._origin)
 
     def _seconds(self) -> float:
         """As its packets say, undecoded: all of them, or, where the header says it too, those near that end."""
@@ -244,7 +248,7 @@ class FFmpegRecording:
     def _blamed_on_the_file(self) -> Iterator[None]:
         try:
             yield
-        except AudioError:
+        except (AudioError, MemoryError):
             raise
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise AudioError(f"is damaged ({_detail(error)}): fetch or record it again", source=self._name) from error

@@ -130,13 +130,16 @@ def _for_libsndfile(file: Any, clip: AudioClip, containers: tuple[str, ...], sam
     """What libsndfile is to open: a descriptor or an object."""
     if containers == ("W64",):  # of which it takes what follows the samples for more of them
         return Part(file, 0, samples_end)
-    if containers == ("MP3",):
-        size = file.seek(0, os.SEEK_END)
-        begins = read_at(file, 0, 3)
-        file.seek(0)
-        return file if begins == b"ID3" else Part(file, 0, size, before=_EMPTY_ID3)
+    is_file = clip.path is not None and type(file) is io.FileIO
+    if containers == ("MP3",) and read_at(file, 0, 3) != b"ID3":
+        # Its decoder reads a few bytes at a time, tens of thousands of times for a seek: by itself where that can be.
+        opened_again = f"/proc/self/fd/{file.fileno()}" if is_file else ""
+        if os.access(opened_again, os.R_OK):
+            return opened_again  # beside which there are no other files
+        return Part(file, 0, file.seek(0, os.SEEK_END), before=_EMPTY_ID3)
+    file.seek(0)
     # By descriptor where it is a file: libsndfile then reads by itself, whatever bytes the path is made of.
-    return os.dup(file.fileno()) if clip.path is not None and type(file) is io.FileIO else file
+    return os.dup(file.fileno()) if is_file else file
 
 
 def _detail(error: Exception) -> str:
