@@ -340,7 +340,9 @@ class Job:
             keywords["audio"] = paths
         name = self._handle.configuration.model
         try:
-            with self._handle.turn, torch.no_grad():
+            # A caller's autocast is meant for the caller's own model.
+            as_loaded = torch.autocast(torch.device(loaded.device).type, enabled=False)
+            with self._handle.turn, torch.no_grad(), as_loaded:
                 return as_rows(loaded.model.encode(**keywords), rows=len(entries), dim=loaded.dim, model=name)
         except StopIteration as error:
             # Python cannot carry this one out of a generator or a future.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,14 +18,14 @@ from ._extras import require
 require("sentence_transformers", "sentence-transformers")
 
 import torch  # noqa: E402 - sentence-transformers loads it anyway
-from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData  # noqa: E402
+from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData, SimilarityFunction  # noqa: E402
 from sentence_transformers.base.modules import InputModule  # noqa: E402
 from torch import nn  # noqa: E402
 
 from . import arguments  # noqa: E402
 from ._sentence_transformers import known, parsing, pointer  # noqa: E402
 from ._sentence_transformers.parsing import Strings  # noqa: E402
-from ._sentence_transformers.prompts import PROMPTS, named_prompts, task_of  # noqa: E402
+from ._sentence_transformers.prompts import PROMPTS, Owners, named_prompts, task_of  # noqa: E402
 from .checkpoint.resolving import pin  # noqa: E402
 from .encoder import ALM2VecEncoder  # noqa: E402
 from .errors import ALM2VecWarning, InputError  # noqa: E402
@@ -65,6 +64,8 @@ class ALM2VecModule(InputModule):
                 f"{model} points to a checkpoint and is none: open it with SentenceTransformer({str(model)!r}, "
                 "trust_remote_code=True), or name the checkpoint itself"
             )
+        if own := sorted({"query_instruction", "document_instruction"} & set(encoder_arguments)):
+            raise InputError(f"{own} are prompts here: load() takes them, or SentenceTransformer(..., prompts=…)")
         self.strings = parsing.strings_setting(strings)
         self.encoder = ALM2VecEncoder(model, **encoder_arguments)
         self._settings = {name: encoder_arguments.get(name) for name in pointer.PORTABLE}
@@ -73,8 +74,7 @@ class ALM2VecModule(InputModule):
         self._means = {name: encoder_arguments.get(name) for name in known.MEANS}
         self._has_device_map = bool((encoder_arguments.get("model_kwargs") or {}).get("device_map"))
         self._device: torch.device | None = None  # as the library says
-        self._owner: weakref.ref[Any] | None = None
-        self._last_prompts: Mapping[str, str] = {}
+        self._owners = Owners()
         # Without values. Where it lies is where the library put this module, before and after there is a model; its
         # dtype, which modules behind this one are cast to, is that of the vectors; and freezing reaches it first.
         self.placement = nn.Parameter(torch.empty(0))
@@ -123,21 +123,15 @@ class ALM2VecModule(InputModule):
                 "items": [one.item for one in parsed],
                 "instructions": [one.instruction for one in parsed],
                 "instruction": arguments.instruction("instruction", instruction) or prompted,
-                "task": task_of(prompt, self._prompts()) if task is None else arguments.task(task),
+                "task": task_of(prompt, self._owners.prompts()) if task is None else arguments.task(task),
             }
         except (TypeError, AttributeError) as error:
             raise InputError(f"the inputs could not be read: {type(error).__name__}: {error}") from error
 
-    def _prompts(self) -> Mapping[str, str]:
-        """Those of the model that this is a part of, which its users may replace."""
-        model = self._owner() if self._owner is not None else None
-        return self._last_prompts if model is None else model.prompts
-
     # Vectors
 
-    def forward(  # type: ignore[override]
-        self, features: dict[str, Any], instruction: str | None = None
-    ) -> dict[str, Any]:
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # inside are lists, and the checkpoint's own code
+    def forward(self, features: dict[str, Any], instruction: str | None = None) -> dict[str, Any]:
         """Add `sentence_embedding`, float32 [N, D], each of length 1.
 
         Args:
@@ -149,11 +143,8 @@ class ALM2VecModule(InputModule):
             CheckpointError: the model cannot be loaded.
             ModelContractError: the model answers in a way that its card rules out.
         """
-        if self.training and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
-            raise InputError(
-                "ALM2Vec's weights cannot be trained here: its encode gives no gradients. Freeze them, "
-                "model[0].requires_grad_(False), and train a module behind them, such as Dense"
-            )
+        if self.training and torch.is_grad_enabled():
+            self._check_training()
         self._hold()
         # Losses that work through a batch in parts pass some rows of the tensors, and all of everything else.
         rows = (~features["input_ids"][:, 0]).tolist()
@@ -169,6 +160,13 @@ class ALM2VecModule(InputModule):
         features["sentence_embedding"] = torch.from_numpy(vectors).to(self.placement.device)
         return features
 
+    def _check_training(self) -> None:
+        remedy = "Freeze them, model[0].requires_grad_(False), and train a module behind them, such as Dense"
+        if any(p.requires_grad for p in self.parameters()):
+            raise InputError(f"ALM2Vec's weights cannot be trained here: its encode gives no gradients. {remedy}")
+        if self._owners.learn_nothing():
+            raise InputError("there is nothing to train: append a module to the frozen model, such as Dense")
+
     def get_embedding_dimension(self) -> int:
         """Width of the vectors; loads the model."""
         return self.encoder.dim
@@ -177,7 +175,7 @@ class ALM2VecModule(InputModule):
 
     def on_model_ready(self, model: Any) -> None:
         """Load, now that the library has chosen a device."""
-        self._owner = weakref.ref(model)
+        self._owners.add(model)
         self._hold()
         card = model.model_card_data
         if self._pinned is not None and card.base_model is None:  # from the hub
@@ -218,8 +216,7 @@ class ALM2VecModule(InputModule):
     def __getstate__(self) -> dict[str, Any]:
         # Workers and copies load, or share, for themselves.
         modules = {name: module for name, module in self._modules.items() if name != "model"}
-        without = {"_modules": modules, "_owner": None, "_means": self._means | {"token": None}}
-        return self.__dict__ | without | {"_last_prompts": dict(self._prompts())}
+        return self.__dict__ | {"_modules": modules, "_means": self._means | {"token": None}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = self.__class__.__new__(self.__class__)
@@ -373,6 +370,9 @@ def export(
     local_files_only: bool = False,
     strings: Strings = "text",
     prompts: Mapping[str, str] | None = None,
+    default_prompt_name: str | None = None,
+    similarity_fn_name: str | None = None,
+    truncate_dim: int | None = None,
     **encoder_arguments: Any,
 ) -> Path:
     """Write a pointer folder: `SentenceTransformer(folder, trust_remote_code=True)` gives what `load` gives.
@@ -391,6 +391,9 @@ def export(
         local_files_only: take the commit from the cache.
         strings: as for `load`.
         prompts: as for `load`.
+        default_prompt_name: as for `load`.
+        similarity_fn_name: as for `load`.
+        truncate_dim: as for `load`.
         **encoder_arguments: `query_instruction`, `document_instruction`, `dtype`, `model_kwargs`, `max_batch_items`,
             `max_batch_seconds` and `batching`.
 
@@ -402,8 +405,10 @@ def export(
         CheckpointError: there is no such checkpoint, or it is not one of ALM2Vec's kind.
     """
     said = named_prompts(prompts, encoder_arguments)
+    if default_prompt_name is not None and default_prompt_name not in said:
+        raise InputError(f"default_prompt_name must be one of {sorted(said)}, got {default_prompt_name!r}")
     if others := sorted(set(encoder_arguments) - set(pointer.PORTABLE)):
-        raise InputError(f"these belong to a machine or a moment and are not saved: {others}: pass them to load()")
+        raise InputError(f"these are not saved: {others}: what belongs to a machine or a moment, pass to load()")
     module = ALM2VecModule(model, strings=strings, revision=revision, **encoder_arguments)
     name = module.encoder.model
     commit = pin(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -411,5 +416,11 @@ def export(
     if place.exists() and not place.is_dir():
         raise InputError(f"{place} is a file: name a folder to write to")
     pointer.write(place, module.get_config_dict() | {"revision": commit})
-    pointer.write_for_the_library(place, f"{ALM2VecModule.__module__}.{ALM2VecModule.__name__}", said)
+    settings = {
+        "prompts": said,
+        "default_prompt_name": default_prompt_name,
+        "similarity_fn_name": SimilarityFunction(similarity_fn_name or "cosine").value,
+        "truncate_dim": truncate_dim,
+    }
+    pointer.write_for_the_library(place, f"{ALM2VecModule.__module__}.{ALM2VecModule.__name__}", settings)
     return place

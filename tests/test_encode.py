@@ -165,6 +165,16 @@ class TestGrouping:
         assert [len(call["audio"]) for call in fake_checkpoints.calls] == [5] * 12
 
 
+def test_a_callers_autocast_is_not_meant_for_the_model(tiny, library):
+    """The vectors are those of the dtype it was loaded in."""
+    import torch
+
+    items = ["a dog", AudioClip(library[0])]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = tiny.encode(items, task="query")
+    np.testing.assert_array_equal(found, tiny.encode(items, task="query"))
+
+
 class Hostile:
     """Whatever one asks of it, it raises; proxies that load late do, when they cannot."""
 

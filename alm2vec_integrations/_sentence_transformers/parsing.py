@@ -212,6 +212,8 @@ def _parse_messages(messages: Sequence[Any], strings: Strings) -> Parsed:
     for message in messages:
         if not _is_message(message):
             raise InputError("every message of a conversation is a dict with a role and a content")
+        if others := sorted(map(str, set(message) - {"role", "content"})):
+            raise InputError(f"a message holds a role and a content, got {others} beside them")
         role, content = message["role"], message["content"]
         if role not in ("system", "user"):
             raise InputError(f"a message to be embedded is the user's, under a system message at most, got {role!r}")
@@ -246,6 +248,9 @@ def _part(part: Any, strings: Strings) -> str | AudioClip:
         item = _string(part) if strings == "auto" else part
         return item if isinstance(item, (str, AudioClip)) else part
     kind = part.get("type") if isinstance(part, Mapping) else None
+    known = {"type", "text"} if kind == "text" else {"type", "audio", "path", "url"}
+    if kind in ("text", "audio") and (others := sorted(map(str, set(part) - known))):
+        raise InputError(f"a part of the type {kind!r} has no {others}: give each its own part")
     if kind == "text":
         return _only_text(part.get("text"))
     if kind == "audio":

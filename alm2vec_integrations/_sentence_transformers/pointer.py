@@ -18,7 +18,8 @@ PORTABLE = ("dtype", "model_kwargs", "max_batch_items", "max_batch_seconds", "ba
 """The encoder's arguments that are saved. What belongs to one machine, opens a door or lowers a guard is not."""
 
 _KEYS = {"model", "revision", "strings", *PORTABLE}
-_SECRETS = ("use_auth_token", "proxies")
+_KEYWORDS = ("attn_implementation", "device_map", "max_memory", "low_cpu_mem_usage", "quantization_config")
+"""What may be said to transformers' `from_pretrained` by a file: neither code from elsewhere, nor secrets."""
 
 
 def is_one(folder: Any) -> bool:
@@ -33,8 +34,10 @@ def write(folder: Path, settings: Mapping[str, Any]) -> None:
         InputError: a setting cannot be written as JSON.
     """
     said = {name: value for name, value in settings.items() if value is not None}
-    if secrets := sorted(set(_SECRETS) & set(said.get("model_kwargs", ()))):
-        raise InputError(f"model_kwargs hold what may be secret and is not saved: {secrets}: pass them when loading")
+    if str(said.get("model")) == str(folder.absolute()):
+        raise InputError(f"{folder} is the checkpoint itself, which would be none any more: name another folder")
+    if others := _others(said.get("model_kwargs", {})):
+        raise InputError(f"these model_kwargs are not saved: {others}: leave them out, and pass them when loading")
     if "dtype" in said:
         said["dtype"] = str(said["dtype"]).removeprefix("torch.")
     try:
@@ -47,13 +50,13 @@ def write(folder: Path, settings: Mapping[str, Any]) -> None:
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def write_for_the_library(folder: Path, module: str, prompts: Mapping[str, str]) -> None:
+def write_for_the_library(folder: Path, module: str, settings: Mapping[str, Any]) -> None:
     """Write the files by which the library makes a model of one module that the folder describes.
 
     Args:
         folder: exists.
         module: path of the module's class.
-        prompts: by name.
+        settings: the model's, by the library's names for them.
     """
     from sentence_transformers import __version__ as version
 
@@ -61,9 +64,7 @@ def write_for_the_library(folder: Path, module: str, prompts: Mapping[str, str])
     config = {
         "model_type": "SentenceTransformer",
         "__version__": {"sentence_transformers": version},
-        "prompts": prompts,
-        "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
+        **settings,
         "requirements": {"alm2vec-integrations": {"specifier": f">={__version__}", "reason": reason}},
     }
     modules = [{"idx": 0, "name": "0", "path": "", "type": module}]
@@ -81,10 +82,16 @@ def check(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise InputError(f"{where}: there is no {FILE} that names a model: make the folder with export()")
     if not isinstance(settings.get("model_kwargs", {}), Mapping):
         raise InputError(f"{where}: model_kwargs in {FILE} must be an object")
-    if "/" in str(settings.get("model_kwargs", {}).get("attn_implementation")):
-        raise InputError(
-            f"{where}: model_kwargs in {FILE} name a repository of kernels, which is code: pass it yourself"
-        )
+    if others := _others(settings.get("model_kwargs", {})):
+        raise InputError(f"{where}: model_kwargs in {FILE} hold what a file may not say: {others}: pass it yourself")
     if unknown := sorted(set(settings) - _KEYS):
         raise InputError(f"{where}: {FILE} has settings that this version does not know: {unknown}: upgrade")
     return dict(settings)
+
+
+def _others(model_kwargs: Mapping[str, Any]) -> list[str]:
+    """Those that files do not say; attention from a repository of kernels is code from elsewhere."""
+    others = set(model_kwargs) - set(_KEYWORDS)
+    if "/" in str(model_kwargs.get("attn_implementation")):
+        others.add("attn_implementation")
+    return sorted(others)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Mapping
-from typing import Any
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from .. import arguments
 from ..errors import ALM2VecWarning, InputError
@@ -38,9 +40,49 @@ def named_prompts(prompts: Mapping[str, str] | None, encoder_arguments: dict[str
     return said
 
 
-def task_of(prompt: str | None, prompts: Mapping[str, str]) -> Task:
+class Owners:
+    """The models that a module is a part of: their users may change their prompts, and put others in their place.
+
+    A copy knows the model that was copied with it. A pickle keeps the prompts themselves, so that those of a model
+    that was pickled as a whole are seen to change, but not to be replaced.
+    """
+
+    def __init__(self) -> None:
+        self._models: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._kept: list[Mapping[str, str]] = []
+
+    def add(self, model: Any) -> None:
+        """Another one."""
+        self._models.add(model)
+
+    def prompts(self) -> list[Mapping[str, str]]:
+        """Of each."""
+        return [model.prompts for model in self._models] or self._kept
+
+    def learn_nothing(self) -> bool:
+        """Whether none of them has anything that training could change."""
+        models = list(self._models)
+        return bool(models) and not any(p.requires_grad for model in models for p in model.parameters())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_kept": self.prompts()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._kept = state["_kept"]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = self.__class__()
+        twin._kept = copy.deepcopy(self.prompts(), memo)
+        for model in self._models:
+            if id(model) in memo:
+                twin.add(memo[id(model)])
+        return twin
+
+
+def task_of(prompt: str | None, prompts: Sequence[Mapping[str, str]]) -> Task:
     """The library's `encode` says which prompt but not which task: it is that of the prompt's name."""
-    names = {name for name, text in prompts.items() if text == prompt}
+    names = {name for named in prompts for name, text in named.items() if text == prompt}
     if "document" in names and names != {"document"}:
         warnings.warn(
             f"the prompt {prompt!r} has several names, {sorted(names)}, and is taken for a document's: use "

@@ -151,10 +151,11 @@ def check_stored(
     from huggingface_hub.errors import HfHubHTTPError
 
     if not is_known(model, revision):
+        in_advance = "" if Path(model).is_absolute() else f", or name it in {TRUSTED_VARIABLE} as repo@commit"
         raise CheckpointUnavailableError(
             f"{model}: a file names this checkpoint, and its code is not trusted for that. Read the code, then "
-            f"load it with trust_remote_code=True in this process first, or name it in {TRUSTED_VARIABLE} as "
-            "repo@commit: loading a checkpoint of this kind runs the Python code in it"
+            f"load it with trust_remote_code=True in this process first{in_advance}: loading a checkpoint of this kind "
+            "runs the Python code in it"
         )
     if model not in PUBLISHED or revision in (None, "main") or f"{model}@{revision}" in _named_trusted():
         return

@@ -1,5 +1,7 @@
 """ALM2Vec as a model of sentence-transformers."""
 
+import copy
+import gc
 import pickle
 
 import numpy as np
@@ -152,6 +154,8 @@ class TestInputs:
             ([{"role": "user", "content": [{"type": "image", "image": "x"}]}], "got 'image'"),
             ([{"role": "user", "content": [{"type": "audio"}]}], 'under "audio" or "path"'),
             ([{"role": "user", "content": 3}], "got int"),
+            ({"role": "user", "content": "a", "audio": "a.wav"}, r"got .'audio'. beside them"),
+            ([{"role": "user", "content": [{"type": "text", "text": "a", "audio": "x"}]}], r"has no .'audio'."),
         ],
     )
     def test_what_is_none_of_these(self, model, wrong, says):
@@ -255,6 +259,33 @@ class TestPrompts:
         again = pickle.loads(pickle.dumps(model[0]))
         assert again.preprocess(["x"], prompt="By mood.")["task"] == "query"
 
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+    def test_copies_have_prompts_of_their_own(self, tiny, copied):
+        """Which change for them alone."""
+        model = load("alm2vec-tiny", device="cpu")
+        twin = copied(model)
+        twin.prompts["mine"] = model.prompts["yours"] = "By mood."
+        assert same(twin.encode("x", prompt_name="mine"), tiny.encode_query("x", instruction="By mood."))
+        assert same(model.encode("x", prompt_name="yours"), tiny.encode_query("x", instruction="By mood."))
+        del model.prompts["yours"]
+        assert same(model.encode("x", prompt="By mood."), tiny.encode_document("x", instruction="By mood."))
+
+    def test_replaced_ones_of_a_copy(self, tiny):
+        twin = copy.deepcopy(load("alm2vec-tiny", device="cpu"))
+        twin.prompts = {"query": "By mood.", "document": "As a text."}
+        assert same(twin.encode("x", prompt_name="query"), tiny.encode_query("x", instruction="By mood."))
+
+    def test_a_module_in_two_models(self, tiny):
+        """Knows the prompts of both, as long as both are there."""
+        model = load("alm2vec-tiny", device="cpu")
+        other = SentenceTransformer(modules=[model[0]], device="cpu", prompts={"mood": "By mood."})
+        assert same(other.encode("x", prompt_name="mood"), tiny.encode_query("x", instruction="By mood."))
+        assert same(model.encode("x", prompt_name="query"), tiny.encode_query("x"))
+        del other
+        gc.collect()
+        assert same(model.encode("x", prompt_name="query"), tiny.encode_query("x"))
+        assert same(model.encode("x", prompt="By mood."), tiny.encode_document("x", instruction="By mood."))
+
     def test_one_text_by_several_names(self, tiny):
         """Which of them was meant is not known, and that is said."""
         model = load("alm2vec-tiny", device="cpu", prompts={"query": "Same.", "document": "Same."})
@@ -327,6 +358,14 @@ class TestSurface:
         """Losses that ask another model decode what the library calls input_ids."""
         with pytest.raises(OverflowError):
             model.tokenizer.batch_decode(model.preprocess(["a dog", "rain"])["input_ids"])
+
+    def test_what_callers_do_to_torch(self, model, tiny):
+        """Neither autocast nor compilation are meant for this model."""
+        with torch.autocast("cpu", torch.bfloat16):
+            assert same(model.encode("a"), tiny.encode_document("a"))
+        compiled = load("alm2vec-tiny", device="cpu")
+        compiled.compile(backend="eager")
+        assert same(compiled.encode("a"), tiny.encode_document("a"))
 
     def test_a_progress_bar(self, model, capsys):
         model.encode(["a", "b"], batch_size=1, show_progress_bar=True)

@@ -20,7 +20,7 @@ from alm2vec_integrations import (
     InputError,
 )
 from alm2vec_integrations.checkpoint import handles
-from alm2vec_integrations.sentence_transformers import export, load
+from alm2vec_integrations.sentence_transformers import ALM2VecModule, export, load
 from alm2vec_integrations.tiny import FOLDER
 
 
@@ -177,7 +177,11 @@ class TestFolders:
             ({"model": "alm2vec-tiny", "strings": "guess"}, "strings must be one of"),
             ({"model": "alm2vec-tiny", "revision": "main"}, "has no revisions"),
             ({"model": "alm2vec-tiny", "model_kwargs": [1]}, "model_kwargs in alm2vec.json must be an object"),
-            ({"model": "alm2vec-tiny", "model_kwargs": {"attn_implementation": "a/b"}}, "a repository of kernels"),
+            ({"model": "alm2vec-tiny", "model_kwargs": {"attn_implementation": "a/b"}}, "what a file may not say"),
+            (
+                {"model": "alm2vec-tiny", "model_kwargs": {"use_kernels": True}},
+                "what a file may not say: .'use_kernels'",
+            ),
             ("{broken", "is not JSON"),
         ],
     )
@@ -224,12 +228,38 @@ class TestFolders:
         with pytest.raises(InputError, match="are not saved"):
             export("alm2vec-tiny", tmp_path / "p", **argument)
 
+    def test_the_checkpoint_itself_is_not_written_over(self, tmp_path):
+        """With a pointer in it, it would be taken for one."""
+        folder = write(tmp_path / "own", FAMILY["pure-torch filterbank, not stored"])
+        with pytest.raises(InputError, match="is the checkpoint itself"):
+            export(folder, folder)
+        model = load(folder, device="cpu", trust_remote_code=True)
+        with pytest.raises(InputError, match="is the checkpoint itself"):
+            model.save_pretrained(str(folder))
+        assert not (folder / "alm2vec.json").exists()
+
+    def test_settings_of_the_library(self, tmp_path):
+        """Are what `load` would have."""
+        settings = {"default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 8}
+        folder = export("alm2vec-tiny", tmp_path / "p", **settings)
+        opened = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+        assert {name: getattr(opened, name) for name in settings} == settings
+        assert same(opened.encode("a"), load("alm2vec-tiny", device="cpu", **settings).encode("a"))
+        for wrong in ({"default_prompt_name": "nonsense"}, {"similarity_fn_name": "nonsense"}):
+            with pytest.raises(ValueError, match="nonsense"):
+                export("alm2vec-tiny", tmp_path / "q", **wrong)
+
+    def test_instructions_are_prompts(self):
+        """Which are saved; as arguments of the module they would not be."""
+        with pytest.raises(InputError, match="are prompts here"):
+            ALM2VecModule("alm2vec-tiny", query_instruction="By mood.")
+
     def test_what_cannot_be_written_down(self, tmp_path):
         with pytest.raises(InputError, match="model_kwargs cannot be saved"):
             export("alm2vec-tiny", tmp_path / "p", model_kwargs={"quantization_config": object()})
 
     def test_secrets_in_keyword_arguments(self, tmp_path):
-        with pytest.raises(InputError, match=r"what may be secret and is not saved: .'use_auth_token'."):
+        with pytest.raises(InputError, match=r"these model_kwargs are not saved: .'use_auth_token'."):
             export("alm2vec-tiny", tmp_path / "p", model_kwargs={"use_auth_token": "hf_secret"})
 
     def test_the_checkpoint_itself_is_no_model_of_the_librarys(self):

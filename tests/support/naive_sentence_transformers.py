@@ -29,18 +29,23 @@ class NaiveModule(InputModule):
         return ["text", "audio", ("audio", "text"), "message"]
 
     def preprocess(self, inputs, prompt=None, task=None):
-        is_text = [isinstance(one, str) and not Path(one).is_file() for one in inputs]
-        texts = [(prompt or "") + one for one, text in zip(inputs, is_text, strict=True) if text]
+        is_text = [self._is_text(one) for one in inputs]
+        texts = [(prompt or "") + str(one)[:500] for one, text in zip(inputs, is_text, strict=True) if text]
         audio = [self._path(one) for one, text in zip(inputs, is_text, strict=True) if not text]
         lengths = torch.tensor([len(str(one)) for one in inputs])
         return {"texts": texts, "audio": audio, "task": task or "document", "lengths": lengths}
 
+    def _is_text(self, one):
+        if isinstance(one, dict):
+            return not {"audio", "array"} & set(one)
+        return isinstance(one, list) or (isinstance(one, str) and not Path(one).is_file())
+
     def _path(self, one):
         if isinstance(one, dict):
-            one = one["audio"] if "audio" in one else one.get("array", one.get("bytes"))
+            one = one["audio"] if "audio" in one else one["array"]
         if isinstance(one, (str, os.PathLike)):
             return os.fspath(one)
-        soundfile.write(path := f"{tempfile.mkdtemp()}/clip.wav", np.asarray(one), 16_000, subtype="PCM_16")
+        soundfile.write(path := f"{tempfile.mkdtemp()}/clip.wav", np.ravel(one), 16_000, subtype="PCM_16")
         return path
 
     def forward(self, features):
