@@ -1,0 +1,476 @@
+"""From files to vectors: the card's call, `ALM2VecEncoder`, and the floor, in one run on one device.
+
+    python tests/benchmarks/throughput.py FOLDER [--clips 1024] [--json FILE] [--rehearse]
+
+FOLDER should be backed by memory: it gets a checkpoint of ALM2Vec's full size (31 GB, random weights; the code is this
+package's stand-in for ALM2Vec's) and a corpus of compressed files. Measured on the same files, each embedded with a
+question as the model card shows:
+
+(a) the card's call, float32, four files at a time, each read and resampled when it is needed;
+(b) `ALM2VecEncoder` with its defaults, from the files;
+(c) the floor: the model of (b), called without the encoder, on clips that lie there decoded, in groups of one length.
+
+It stops with an error unless (b) in float32 gives the vectors of (a), clip by clip. --rehearse is for a machine without
+a GPU: the same with a small model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import arithmetic
+import corpus
+import numpy as np
+import soundfile
+import soxr
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+from alm2vec_integrations import QUERY_INSTRUCTION, QUESTIONS, ALM2VecEncoder, AudioClip, AudioText
+from alm2vec_integrations.tiny import FOLDER as TINY
+from alm2vec_integrations.tiny.writer import BUNDLED, FULL, write_checkpoint
+
+QUESTION = QUESTIONS["background"]
+CARDS_BATCH = 4
+FLOOR_BATCH = 32
+ON_GPU = torch.cuda.is_available()
+DEVICE = "cuda" if ON_GPU else "cpu"
+
+
+class Watch:
+    """Peaks, and how busy the GPU is, while something runs."""
+
+    def __enter__(self) -> Watch:
+        self._done, self._busy, self._host = threading.Event(), list[int](), anonymous_bytes()
+        self.host_peak = self._host
+        if ON_GPU:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if ON_GPU:
+            torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - self._began
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        nvml = None
+        if ON_GPU:
+            import pynvml as nvml
+
+            nvml.nvmlInit()
+            card = nvml.nvmlDeviceGetHandleByIndex(0)
+        while not self._done.wait(0.05):
+            self.host_peak = max(self.host_peak, anonymous_bytes())
+            if nvml is not None:
+                self._busy.append(nvml.nvmlDeviceGetUtilizationRates(card).gpu)
+
+    def report(self) -> dict[str, Any]:
+        """What was seen; the driver's busy share is the share of time in which any kernel ran."""
+        found: dict[str, Any] = {
+            "seconds": round(self.seconds, 3),
+            "host_anonymous_added_gib": round((self.host_peak - self._host) / 2**30, 2),
+        }
+        if ON_GPU:
+            found["device_peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+            found["device_reserved_gib"] = round(torch.cuda.memory_reserved() / 2**30, 2)
+        if self._busy:
+            found["gpu_busy"] = round(statistics.mean(self._busy) / 100, 3)
+        return found
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that is not backed by files."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+
+
+class Bench:
+    """One machine's run."""
+
+    def __init__(self, folder: Path, count: int, *, rehearse: bool) -> None:
+        self.shape = BUNDLED if rehearse else FULL
+        self.checkpoint = folder / "checkpoint"
+        began = time.perf_counter()
+        write_checkpoint(self.checkpoint, self.shape, device=DEVICE)
+        # The bundled tokenizer joins letters; the writer's spells every text byte by byte.
+        shutil.copyfile(TINY / "tokenizer.json", self.checkpoint / "tokenizer.json")
+        written = time.perf_counter()
+        self.recordings, digest = corpus.make(folder / "corpus", count)
+        self.files = [recording.path for recording in self.recordings]
+        self.lengths = [recording.seconds for recording in self.recordings]
+        encode = Tokenizer.from_file(str(self.checkpoint / "tokenizer.json")).encode
+        self.text_tokens = 3 + sum(len(encode(text).ids) for text in (QUERY_INSTRUCTION, QUESTION))
+        self.peak = arithmetic.matmul_peak()
+        self.work = folder / "work"
+        self.work.mkdir(exist_ok=True)
+        self.results: dict[str, Any] = {
+            "machine": torch.cuda.get_device_name() if ON_GPU else platform.processor() or "CPU",
+            "cores": torch.get_num_threads() if not ON_GPU else len(os.sched_getaffinity(0)),
+            "commit": commit(),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "soundfile": soundfile.__version__,
+                "soxr": soxr.__version__,
+            },
+            "remote_code": "stand-in",
+            "model": "rehearsal" if rehearse else "full size, random weights",
+            "matmul_peak_tflops": round(self.peak / 1e12, 1),
+            "corpus": {
+                "files": count,
+                "sha256": digest,
+                "seconds": round(sum(self.lengths), 1),
+                "bytes": sum(path.stat().st_size for path in self.files),
+                "text_tokens": self.text_tokens,
+                "tera_operations": round(arithmetic.total(self.shape, self.lengths, self.text_tokens) / 1e12, 1),
+            },
+            "seconds_to_write_checkpoint": round(written - began, 1),
+            "seconds_to_write_corpus": round(time.perf_counter() - written, 1),
+            "runs": {},
+        }
+
+    def note(self, name: str, watch: Watch, lengths: list[float], **more: Any) -> None:
+        """Keep a run, with its rates."""
+        seconds = watch.seconds
+        done = arithmetic.total(self.shape, lengths, self.text_tokens)
+        self.results["runs"][name] = {
+            "clips_per_second": round(len(lengths) / seconds, 2),
+            "audio_seconds_per_second": round(sum(lengths) / seconds, 1),
+            "share_of_matmul_peak": round(done / seconds / self.peak, 4),
+            "clips": len(lengths),
+            **watch.report(),
+            **more,
+        }
+        print(name, json.dumps(self.results["runs"][name]), flush=True)
+
+    # (a)
+
+    def card(self) -> np.ndarray:
+        """The card's call as written; the stand-in reads WAV alone, so each file is made one when it is needed."""
+        began = time.perf_counter()
+        model = transformers.AutoModel.from_pretrained(
+            self.checkpoint, trust_remote_code=True, dtype=torch.float32
+        ).to(DEVICE).eval()  # fmt: skip
+        loaded = time.perf_counter() - began
+        self._card_rows(model, self.files[: 2 * CARDS_BATCH])
+        with Watch() as watch:
+            rows = self._card_rows(model, self.files)
+        self.note("a: the card's call, float32, four at a time", watch, self.lengths, load_seconds=round(loaded, 1))
+        del model
+        release()
+        return rows
+
+    def _card_rows(self, model: Any, files: list[Path]) -> np.ndarray:
+        found = []
+        for start in range(0, len(files), CARDS_BATCH):
+            paths = [self._as_wav(path, self.work / f"{i}.wav") for i, path in enumerate(files[start : start + 4])]
+            found.append(call(model, paths).float().cpu().numpy())
+        return np.concatenate(found)
+
+    def _as_wav(self, path: Path, target: Path) -> str:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        mono = soxr.resample(samples.mean(axis=1), rate, 16_000, quality="HQ")
+        soundfile.write(target, mono, 16_000, subtype="PCM_16")
+        return str(target)
+
+    # (b)
+
+    def items(self) -> list[AudioText]:
+        """The corpus, as it is given to the encoder."""
+        return [AudioText(QUESTION, AudioClip(path)) for path in self.files]
+
+    def encoder(self, name: str, repeats: int = 3, **settings: Any) -> np.ndarray:
+        """`ALM2VecEncoder` on the files; the best of some rounds, of which the first also loads."""
+        began = time.perf_counter()
+        with ALM2VecEncoder(self.checkpoint, trust_remote_code=True, **settings) as encoder:
+            report = encoder.load_report
+            loaded = time.perf_counter() - began
+            resident = torch.cuda.memory_allocated() / 2**30 if ON_GPU else 0.0
+            encoder.encode_query(self.items()[:64])
+            rounds = []
+            for _ in range(repeats):
+                with Watch() as watch:
+                    rows = encoder.encode_query(self.items())
+                rounds.append(watch)
+            best = min(rounds, key=lambda one: one.seconds)
+            self.note(
+                name, best, self.lengths,
+                load_seconds=round(loaded, 1), resident_gib=round(resident, 2), dtype=report.dtype, drift=report.drift,
+                rounds=[round(one.seconds, 3) for one in rounds],
+            )  # fmt: skip
+        release()
+        return rows
+
+    # (c)
+
+    def groups(self) -> tuple[list[list[str]], list[float]]:
+        """Clips decoded beforehand, in groups of one length; and the lengths of all."""
+        order = np.argsort(self.lengths)
+        groups, lengths = [], []
+        for start in range(0, len(order), FLOOR_BATCH):
+            members = order[start : start + FLOOR_BATCH]
+            frames = round(16_000 * float(np.mean([self.lengths[i] for i in members])))
+            paths = []
+            for place in members:
+                path = self.work / f"floor{place}.wav"
+                rng = np.random.default_rng(place)
+                soundfile.write(path, 0.1 * rng.standard_normal(frames).astype(np.float32), 16_000, subtype="PCM_16")
+                paths.append(str(path))
+            groups.append(paths)
+            lengths += [frames / 16_000] * len(members)
+        return groups, lengths
+
+    def floor(self, module: Any, name: str, groups: list[list[str]], lengths: list[float]) -> None:
+        """Groups straight into the model."""
+        for paths in groups[:: max(1, len(groups) // 4)]:
+            call(module, paths)
+        rounds = []
+        for _ in range(3):
+            with Watch() as watch:
+                for paths in groups:
+                    call(module, paths).float().cpu()
+            rounds.append(watch)
+        self.note(name, min(rounds, key=lambda one: one.seconds), lengths,
+                  rounds=[round(one.seconds, 3) for one in rounds])  # fmt: skip
+
+    # Other work
+
+    def others(self, encoder: ALM2VecEncoder) -> None:
+        """Texts, clips alone, latency, memory that runs out; the encoder is warm."""
+        count = 4096 if ON_GPU else 64
+        texts = [f"recording number {i} of a street with {i % 7} cars and {i % 5} birds" for i in range(count)]
+        for name, work in {
+            "texts alone": lambda: encoder.encode_document(texts),
+            "clips alone": lambda: encoder.encode_document([AudioClip(path) for path in self.files]),
+        }.items():
+            work()
+            with Watch() as watch:
+                work()
+            done = len(texts) if name.startswith("texts") else len(self.files)
+            self.results["runs"][name] = {"items_per_second": round(done / watch.seconds, 1), **watch.report()}
+            print(name, json.dumps(self.results["runs"][name]), flush=True)
+        self._latency(encoder)
+        if ON_GPU:
+            self._out_of_memory(encoder)
+
+    def _latency(self, encoder: ALM2VecEncoder) -> None:
+        module, query = encoder.module, "a dog barking while it rains"
+
+        def forward() -> None:
+            with torch.no_grad():
+                module.encode(text=[query], task="query", instruction=QUERY_INSTRUCTION, normalize=True, device=DEVICE)
+                if ON_GPU:
+                    torch.cuda.synchronize()
+
+        alone, bare = timed(lambda: encoder.encode_query(query)), timed(forward)
+        stop = threading.Event()
+
+        def index() -> None:
+            while not stop.is_set():
+                encoder.encode_query(self.items())
+
+        batches = []
+        for start in range(0, 8 * FLOOR_BATCH, FLOOR_BATCH):  # a micro-batch at its longest, for comparison
+            longest = [self.files[i] for i in np.argsort(self.lengths)[::-1][start : start + FLOOR_BATCH]]
+            began = time.perf_counter()
+            encoder.encode_query([AudioText(QUESTION, AudioClip(path)) for path in longest])
+            batches.append(time.perf_counter() - began)
+        thread = threading.Thread(target=index)
+        thread.start()
+        time.sleep(1.0)
+        beside = timed(lambda: (encoder.encode_query(query), time.sleep(0.02))[0], pause=0.02)
+        stop.set()
+        thread.join()
+        self.results["latency_ms"] = {
+            "batch-1 forward, no encoder": percentiles(bare),
+            "one text query": percentiles(alone),
+            "one text query while files are indexed": percentiles(beside),
+            "32 of the longest files by themselves": percentiles(batches),
+        }
+        print("latency", json.dumps(self.results["latency_ms"]), flush=True)
+
+    def _out_of_memory(self, encoder: ALM2VecEncoder) -> None:
+        """Under a cap just above the weights: everything is embedded, in smaller pieces."""
+        items = self.items()[:256]
+        expected, lines = encoder.encode_query(items), list[str]()
+        handler = logging.Handler()
+        handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger("alm2vec_integrations").addHandler(handler)
+        torch.cuda.empty_cache()
+        cap = torch.cuda.memory_allocated() + 3 * 2**28
+        torch.cuda.set_per_process_memory_fraction(cap / torch.cuda.get_device_properties(0).total_memory)
+        try:
+            found = encoder.encode_query(items)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+            logging.getLogger("alm2vec_integrations").removeHandler(handler)
+        self.results["out_of_memory"] = {
+            "cap_above_the_weights_gib": 0.75,
+            "retries": lines,
+            "rows": len(found),
+            "largest_1_minus_cosine": float(1 - (found * expected).sum(1).min()),
+        }
+        print("out of memory", json.dumps(self.results["out_of_memory"]), flush=True)
+
+    def profile(self, name: str, work: Callable[[], Any]) -> None:
+        """Where the time goes: kernels by kind, and what is left of the clock."""
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CUDA if ON_GPU else ProfilerActivity.CPU]) as seen:
+            began = time.perf_counter()
+            work()
+            wall = time.perf_counter() - began
+        by_name: dict[str, float] = {}
+        for event in seen.key_averages():
+            if spent := getattr(event, "self_device_time_total", 0):
+                by_name[event.key[:90]] = by_name.get(event.key[:90], 0) + spent / 1e6
+        first = sorted(by_name.items(), key=lambda one: -one[1])[:14]
+        self.results.setdefault("profiles", {})[name] = {
+            "wall_seconds": round(wall, 3),
+            "kernel_seconds": round(sum(by_name.values()), 3),
+            "kernels": {key: round(spent, 4) for key, spent in first},
+        }
+        print("profile", name, json.dumps(self.results["profiles"][name], indent=1), flush=True)
+
+
+def compile_blocks(module: torch.nn.Module) -> int:
+    """Compile what the model repeats, in place: the members of its lists of four and more alike; how many they are."""
+    found = [
+        child
+        for part in module.modules()
+        if isinstance(part, torch.nn.ModuleList) and len(part) >= 4 and len({type(one) for one in part}) == 1
+        for child in part
+    ]
+    for child in found:
+        child.compile(dynamic=True)
+    return len(found)
+
+
+def call(model: Any, paths: list[str]) -> torch.Tensor:
+    """The model card's call."""
+    with torch.no_grad():
+        found: torch.Tensor = model.encode(
+            text=[QUESTION] * len(paths), audio=paths, task="query", instruction=QUERY_INSTRUCTION, normalize=True,
+            device=DEVICE,
+        )  # fmt: skip
+    return found
+
+
+def timed(work: Callable[[], Any], count: int = 100 if ON_GPU else 10, pause: float = 0.0) -> list[float]:
+    """Seconds of each of many calls, less the pause after each."""
+    for _ in range(5):
+        work()
+    found = []
+    for _ in range(count):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began - pause)
+    return found
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds."""
+    at = np.percentile(seconds, [50, 99, 100]) * 1000
+    return dict(zip(("p50", "p99", "most"), (round(float(one), 2) for one in at), strict=True))
+
+
+def release() -> None:
+    """Give the device's memory back."""
+    import gc
+
+    gc.collect()
+    if ON_GPU:
+        torch.cuda.empty_cache()
+
+
+def commit() -> str:
+    """Of the checkout that this file is in, or as the environment says where it is none."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or os.environ.get("COMMIT", "unknown")
+
+
+@contextlib.contextmanager
+def kept(path: Path | None, results: dict[str, Any]) -> Iterator[None]:
+    """Write the results, also those of a run that failed half way."""
+    try:
+        yield
+    finally:
+        if path:
+            path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clips", type=int, default=1024)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rehearse", action="store_true")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(arguments.folder, arguments.clips, rehearse=arguments.rehearse)
+    print(json.dumps(bench.results), flush=True)
+    with kept(arguments.json, bench.results):
+        by_card = bench.card()
+        ours = bench.encoder("b in float32", repeats=1, dtype="float32")
+        apart = float(1 - (by_card * ours).sum(1).min())
+        bench.results["b in float32 to a, largest 1 - cosine"] = apart
+        if apart > 1e-3:
+            raise SystemExit(f"(b) in float32 is not (a): 1 - cosine reaches {apart}")
+        low = bench.encoder("b: ALM2VecEncoder, its defaults")
+        bench.results["b to a, 1 - cosine"] = {
+            "mean": float(1 - (by_card * low).sum(1).mean()), "largest": float(1 - (by_card * low).sum(1).min()),
+        }  # fmt: skip
+        with ALM2VecEncoder(bench.checkpoint, trust_remote_code=True) as encoder:
+            groups, lengths = bench.groups()
+            bench.floor(encoder.module, "c: equal lengths, decoded, no encoder", groups, lengths)
+            bench.others(encoder)
+            some = bench.items()[:256]
+            bench.profile("b", lambda: encoder.encode_query(some))
+            bench.profile("c", lambda: [call(encoder.module, paths).float().cpu() for paths in groups[::3]])
+        for batch in (64, 128):
+            bench.encoder(f"b with max_batch_items={batch}", max_batch_items=batch, max_batch_seconds=15.0 * batch)
+        if ON_GPU:
+            with ALM2VecEncoder(bench.checkpoint, trust_remote_code=True, verify="fast") as encoder:
+                print("compiled", compile_blocks(encoder.module), flush=True)
+                bench.floor(encoder.module, "c, compiled blocks", groups, lengths)
+                encoder.encode_query(bench.items())
+                for _ in range(2):
+                    with Watch() as watch:
+                        encoder.encode_query(bench.items())
+                bench.note("b, compiled blocks", watch, bench.lengths)
+    runs = bench.results["runs"]
+    a, b, c = (next(run for name, run in runs.items() if name.startswith(f"{letter}:")) for letter in "abc")
+    rate = "clips_per_second"
+    bench.results["ratios"] = {"b / a": round(b[rate] / a[rate], 2), "b / c": round(b[rate] / c[rate], 3)}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(bench.results, indent=1) + "\n")
+    print(json.dumps(bench.results["ratios"]))
+
+
+if __name__ == "__main__":
+    main()
