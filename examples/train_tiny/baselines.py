@@ -47,5 +47,15 @@ def by_distance(features: np.ndarray) -> float:
     return float(np.mean(np.linalg.norm(query - alike, axis=1) < np.linalg.norm(query - other, axis=1)))
 
 
+def nearness(others: Sequence[AudioClip], clips: Sequence[AudioClip]) -> np.ndarray:
+    """How near in length and loudness each clip is to each of others, which are of the same scenes: [others, clips].
+
+    It stands for what a caption could tell of them at most, a caption being true of more clips than one.
+    """
+    found = sizes([*others, *clips])
+    rows, columns = found[: len(others)], found[len(others) :]
+    return -np.linalg.norm(rows[:, None] - columns[None], axis=2)
+
+
 def _to_unit_spread(found: np.ndarray) -> np.ndarray:
     return (found - found.mean(0)) / (found.std(0) + 1e-9)

@@ -65,7 +65,14 @@ def rendered(folder: Path, report: Mapping[str, Any]) -> str:
         kinds="; ".join(wording.NAMES[kind][0] for kind in scenes.KINDS),
         questions=sum(len(trained) for trained, _ in wording.ASKED.values()),
         instructions=sum(len(trained) for trained, _ in wording.STEERING.values()),
-        example_questions="\n".join(f"- {aspect}: {trained[0]}" for aspect, (trained, _) in wording.ASKED.items()),
+        captions=sum(len(trained) for trained, _ in wording.CAPTIONS.values()),
+        example_captions=_first_of_each(wording.CAPTIONS),
+        example_questions=_first_of_each(wording.ASKED),
+        example_instructions=_first_of_each(wording.STEERING),
         tables="\n\n".join(f"### {title}\n\n{table(scores)}" for title, scores in tables.items()),
         recordings=report["recordings"],
     )
+
+
+def _first_of_each(wordings: Mapping[str, tuple[list[str], list[str]]]) -> str:
+    return "\n".join(f"- {name}: {trained[0]}" for name, (trained, _) in wordings.items())

@@ -111,20 +111,20 @@ class Evaluation:
     def mixtures(self, split: int = wording.TRAIN) -> list[Score]:
         """Among captions that are all different: the right clip for a caption, the right caption for a clip."""
         wanted = self._mixtures(self.number(500))
-        return self._retrieval("mixtures" + _held_out(split), [self._both(wanted, split, "all")])
+        return self._retrieval("mixtures" + _held_out(split), [wanted], split, "all")
 
     def singles(self, split: int = wording.TRAIN) -> list[Score]:
         """One kind alone, in several rounds of every kind."""
         kinds = [k for k in scenes.KINDS if self.with_speech or k not in scenes.SPEECH]
         wanted = [scenes.Scene((), k) if k in scenes.BACKGROUND else scenes.Scene(((k, 1),), None) for k in kinds]
-        rounds = [self._both(wanted, split, "all") for _ in range(max(1, round(6 * self._share)))]
-        return self._retrieval("single sounds" + _held_out(split), rounds)
+        rounds = [wanted] * max(1, round(6 * self._share))
+        return self._retrieval("single sounds" + _held_out(split), rounds, split, "all")
 
     def counted(self, split: int = wording.TRAIN) -> list[Score]:
         """Captions that say how often: every event, once to four times."""
         every = [scenes.Scene(((kind, n),), None) for kind in scenes.EVENTS for n in range(1, 5)]
         wanted = self._rng.sample(every, min(len(every), self.number(len(every))))
-        return self._retrieval("how often" + _held_out(split), [self._both(wanted, split, "count")])
+        return self._retrieval("how often" + _held_out(split), [wanted], split, "count")
 
     def one_of_several(self, split: int = wording.TRAIN) -> Score:
         """Captions that name one sound of a mixture: whether it is in the clip found first."""
@@ -133,7 +133,11 @@ class Evaluation:
         cosines = self._encoder.encode_query(texts) @ self._encoder.encode_document(clips).T
         true = batches.described(torch.tensor(about), wanted).numpy()
         shuffled = cosines[:, self._rng.sample(range(len(clips)), len(clips))]
-        by_chance = {"chance": float(true.mean()), "shuffled audio": _first_is(shuffled, true)}
+        by_chance = {
+            "chance": float(true.mean()),
+            "shuffled audio": _first_is(shuffled, true),
+            "length and loudness": _first_is(baselines.nearness(self.clips(wanted), clips), true),
+        }
         name = f"one sound of several{_held_out(split)}, text → audio, first"
         return Score(name, _first_is(cosines, true), by_chance, len(texts))
 
@@ -155,23 +159,23 @@ class Evaluation:
         said = [batches.caption(scene, self._rng, split, say) for scene in wanted]
         return [text for text, _ in said], [about for _, about in said]
 
-    def _both(self, wanted: Sequence[scenes.Scene], split: int, say: str) -> tuple[list[str], list[AudioClip]]:
-        return self._captions(wanted, split, say)[0], self.clips(wanted)
-
-    def _retrieval(self, name: str, rounds: Sequence[tuple[list[str], list[AudioClip]]]) -> list[Score]:
-        """Both ways, the mean of all rounds of (captions, their clips)."""
-        encode, found = self._encoder.encode, list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]()
-        for texts, clips in rounds:
+    def _retrieval(self, name: str, rounds: Sequence[Sequence[scenes.Scene]], split: int, say: str) -> list[Score]:
+        """Captions and clips of scenes, found both ways; the mean of all rounds."""
+        encode, found = self._encoder.encode, list[dict[str, tuple[np.ndarray, ...]]]()
+        for wanted in rounds:
+            texts, clips = self._captions(wanted, split, say)[0], self.clips(wanted)
             order = self._rng.sample(range(len(clips)), len(clips))
             forward = encode(texts, task="query") @ encode(clips, task="document").T
             backward = encode(clips, task="query") @ encode(texts, task="document").T
-            found.append((forward, forward[:, order], backward, backward[order]))
-        count, scores = len(rounds[0][0]), []
-        for way, at in (("text → audio", 0), ("audio → text", 2)):
+            near = baselines.nearness(self.clips(wanted), clips)
+            to_audio, to_text = (forward, forward[:, order], near), (backward, backward[order], near.T)
+            found.append({"text → audio": to_audio, "audio → text": to_text})
+        count, scores = len(rounds[0]), []
+        for way in found[0]:
             for first in (1, 10):
-                value, shuffled = (float(np.mean([_recall(one[at + i], first) for one in found])) for i in (0, 1))
-                by_chance = {"chance": first / count, "shuffled audio": shuffled}
-                scores.append(Score(f"{name}, {way}, R@{first}", value, by_chance, count * len(rounds)))
+                value, shuffled, sized = np.mean([[_recall(s, first) for s in one[way]] for one in found], axis=0)
+                without = {"chance": first / count, "shuffled audio": shuffled, "length and loudness": sized}
+                scores.append(Score(f"{name}, {way}, R@{first}", float(value), _floats(without), count * len(rounds)))
         return scores
 
     # audio + question -> answer
@@ -264,31 +268,40 @@ class Evaluation:
         other_questions = [self._other_question(aspect) for _ in cases]
         other_steering = [self._rng.choice(wording.STEERING[a][wording.TRAIN]) for a in other_aspects]
 
-        def right(embed: Callable[[list[AudioClip]], np.ndarray]) -> float:
-            query, alike, other = (embed(side) for side in sides)
-            return float(np.mean((query * alike).sum(1) > (query * other).sum(1)))
+        order = self._rng.sample(range(len(cases)), len(cases))
 
-        def asking(texts: list[str]) -> float:
+        def right(embed: Callable[[list[AudioClip]], np.ndarray]) -> tuple[float, float]:
+            """With the query's clip, and with that of another triplet."""
+            query, alike, other = (embed(side) for side in sides)
+            own, anothers = ((q * alike).sum(1) > (q * other).sum(1) for q in (query, query[order]))
+            return float(np.mean(own)), float(np.mean(anothers))
+
+        def asking(texts: list[str]) -> tuple[float, float]:
             return right(
                 lambda side: self._encoder.encode_query(
                     [AudioText(text, clip) for text, clip in zip(texts, side, strict=True)]
                 )
             )
 
-        def steered(instructions: list[str]) -> float:
+        def steered(instructions: list[str]) -> tuple[float, float]:
             return right(lambda side: self._encoder.encode_query(side, instruction=instructions))
 
         every = [clip for side in sides for clip in side]
         without = {
             "chance": 0.5,
-            "no question, no instruction": right(self._encoder.encode_query),
+            "no question, no instruction": right(self._encoder.encode_query)[0],
             "length and loudness": baselines.by_distance(baselines.sizes(every)),
         }
         if aspect == "gender":
             without["pitch"] = baselines.by_distance(baselines.pitches(every))
         return [
-            Score(f"{aspect}{_held_out(split)}, {form}", asked, without | {"shuffled question": otherwise}, len(cases))
-            for form, asked, otherwise in (
+            Score(
+                f"{aspect}{_held_out(split)}, {form}",
+                asked,
+                without | {"shuffled audio": shuffled, "shuffled question": otherwise},
+                len(cases),
+            )
+            for form, (asked, shuffled), (otherwise, _) in (
                 ("by question", asking(questions), asking(other_questions)),
                 ("by instruction", steered(steering), steered(other_steering)),
             )
@@ -346,6 +359,10 @@ def _first_is(cosines: np.ndarray, true: np.ndarray) -> float:
     # The same of what is as close as the best: all of it must be right.
     best = cosines >= cosines.max(1, keepdims=True)
     return float(np.mean(best.any(1) & (true | ~best).all(1)))
+
+
+def _floats(scores: dict[str, float]) -> dict[str, float]:
+    return {name: float(score) for name, score in scores.items()}
 
 
 def _without_names(patterns: Sequence[str]) -> list[str]:
