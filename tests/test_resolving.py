@@ -101,6 +101,14 @@ class TestTrust:
         refused("trust_remote_code=True", "someone/else", **keywords)
         refused("trust_remote_code=True", "someone/else", revision=commit, trust_remote_code=False, **keywords)
 
+    def test_folders_named_in_the_environment(self, fake, monkeypatch):
+        """By their absolute path."""
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"other/repo@main,{fake}")
+        assert ALM2VecEncoder(fake, device="cpu").dim == fake_checkpoints.DIM
+        refused("trust_remote_code=True", fake, trust_remote_code=False)
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", str(fake.parent))
+        refused("trust_remote_code=True", fake)
+
     def test_a_shared_model_does_not_lend_its_trust(self, fake):
         """An encoder that was not told to trust does not ride on one that was."""
         with ALM2VecEncoder(fake, trust_remote_code=True) as trusting:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..checkpoint.resolving import check_stored
+from ..checkpoint.stored import check_stored
 
 Named = tuple[str, str | None]
 """A checkpoint and its revision."""

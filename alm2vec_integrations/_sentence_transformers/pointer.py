@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..checkpoint.stored import other_keywords
 from ..errors import InputError
 
 FILE = "alm2vec.json"
@@ -18,8 +19,6 @@ PORTABLE = ("dtype", "model_kwargs", "max_batch_items", "max_batch_seconds", "ba
 """The encoder's arguments that are saved. What belongs to one machine, opens a door or lowers a guard is not."""
 
 _KEYS = {"model", "revision", "strings", *PORTABLE}
-_KEYWORDS = ("attn_implementation", "device_map", "max_memory", "low_cpu_mem_usage", "quantization_config")
-"""What may be said to transformers' `from_pretrained` by a file: neither code from elsewhere, nor secrets."""
 
 
 def is_one(folder: Any) -> bool:
@@ -36,7 +35,7 @@ def write(folder: Path, settings: Mapping[str, Any]) -> None:
     said = {name: value for name, value in settings.items() if value is not None}
     if str(said.get("model")) == str(folder.absolute()):
         raise InputError(f"{folder} is the checkpoint itself, which would be none any more: name another folder")
-    if others := _others(said.get("model_kwargs", {})):
+    if others := other_keywords(said.get("model_kwargs", {})):
         raise InputError(f"these model_kwargs are not saved: {others}: leave them out, and pass them when loading")
     if "dtype" in said:
         said["dtype"] = str(said["dtype"]).removeprefix("torch.")
@@ -82,16 +81,8 @@ def check(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise InputError(f"{where}: there is no {FILE} that names a model: make the folder with export()")
     if not isinstance(settings.get("model_kwargs", {}), Mapping):
         raise InputError(f"{where}: model_kwargs in {FILE} must be an object")
-    if others := _others(settings.get("model_kwargs", {})):
+    if others := other_keywords(settings.get("model_kwargs", {})):
         raise InputError(f"{where}: model_kwargs in {FILE} hold what a file may not say: {others}: pass it yourself")
     if unknown := sorted(set(settings) - _KEYS):
         raise InputError(f"{where}: {FILE} has settings that this version does not know: {unknown}: upgrade")
     return dict(settings)
-
-
-def _others(model_kwargs: Mapping[str, Any]) -> list[str]:
-    """Those that files do not say; attention from a repository of kernels is code from elsewhere."""
-    others = set(model_kwargs) - set(_KEYWORDS)
-    if "/" in str(model_kwargs.get("attn_implementation")):
-        others.add("attn_implementation")
-    return sorted(others)

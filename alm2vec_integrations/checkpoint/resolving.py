@@ -56,15 +56,18 @@ def is_folder(model: str) -> bool:
 def is_known(model: str, revision: str | None) -> bool:
     """Whether the checkpoint's code is trusted without being asked.
 
-    That holds for the two published checkpoints, the bundled one, and those that the environment variable
-    ALM2VEC_TRUSTED_REPOS names, each as `repo@revision`, separated by commas or spaces.
+    That holds for the two published checkpoints, the bundled one, and those that `is_named` knows.
     """
-    named = revision is not None and f"{model}@{revision}" in _named_trusted()
-    return model in PUBLISHED or model == tiny.NAME or named
+    return model in PUBLISHED or model == tiny.NAME or is_named(model, revision)
 
 
-def _named_trusted() -> list[str]:
-    return re.split(r"[,\s]+", os.environ.get(TRUSTED_VARIABLE, ""))
+def is_named(model: str, revision: str | None) -> bool:
+    """Whether the environment variable ALM2VEC_TRUSTED_REPOS names it.
+
+    As `repo@revision`, or as the absolute path of a folder; several are separated by commas or spaces.
+    """
+    named = model if is_folder(model) and revision is None else f"{model}@{revision}"
+    return named in re.split(r"[,\s]+", os.environ.get(TRUSTED_VARIABLE, ""))
 
 
 def resolve(
@@ -129,51 +132,6 @@ def pin(
     folder, commit = (local, None) if local else _download(model, revision, token, cache_dir, local_files_only, files)
     _check_config(model, folder)
     return commit
-
-
-def check_stored(
-    model: str,
-    revision: str | None,
-    *,
-    token: str | bool | None,
-    cache_dir: str | os.PathLike[str] | None,
-    local_files_only: bool,
-) -> None:
-    """Refuse a revision of a published checkpoint that a file names and its authors may never have published.
-
-    Anyone can propose code to a repository on the hub, and what is proposed has a commit there. So of the revisions
-    that come from a file, those are trusted that the main branch has, and those in ALM2VEC_TRUSTED_REPOS.
-
-    Raises:
-        CheckpointUnavailableError: another revision, or one that cannot be looked up.
-    """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if not is_known(model, revision):
-        in_advance = "" if Path(model).is_absolute() else f", or name it in {TRUSTED_VARIABLE} as repo@commit"
-        raise CheckpointUnavailableError(
-            f"{model}: a file names this checkpoint, and its code is not trusted for that. Read the code, then "
-            f"load it with trust_remote_code=True in this process first{in_advance}: loading a checkpoint of this kind "
-            "runs the Python code in it"
-        )
-    if model not in PUBLISHED or revision in (None, "main") or f"{model}@{revision}" in _named_trusted():
-        return
-    reference = Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs" / "main"
-    if reference.is_file() and reference.read_text(encoding="utf-8").strip() == revision:
-        return
-    reason = "it is not on the main branch of that repository"
-    try:
-        if local_files_only:
-            reason = "the hub may not be asked whether it is on the main branch (local_files_only)"
-        elif any(commit.commit_id == revision for commit in HfApi(token=token).list_repo_commits(model)):
-            return
-    except (HfHubHTTPError, OSError) as error:
-        reason = f"the hub could not be asked whether it is on the main branch ({error})"
-    raise CheckpointUnavailableError(
-        f"{model}: a file names its revision {revision!r}, and {reason}. If you have read its code, name it in "
-        f"{TRUSTED_VARIABLE}={model}@{revision}"
-    )
 
 
 def _download(

@@ -99,6 +99,16 @@ class TestFolders:
         # Trusted in Python, it is trusted in this process: a training puts back the best of its own checkpoints.
         assert same(SentenceTransformer(str(folder), trust_remote_code=True, device="cpu").encode("a"), vector)
 
+    def test_consent_in_the_environment(self, tmp_path, monkeypatch):
+        """Names a folder by its path, and no other."""
+        unknown = write(tmp_path / "unknown", FAMILY["pure-torch filterbank, not stored"])
+        folder = export(unknown, tmp_path / "p")
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", str(tmp_path))
+        with pytest.raises(CheckpointError, match=f"set ALM2VEC_TRUSTED_REPOS={unknown}"):
+            SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", str(unknown))
+        assert len(SentenceTransformer(str(folder), trust_remote_code=True, device="cpu").encode("a"))
+
     @pytest.fixture
     def hub(self, tmp_path):
         """A cache with the published checkpoint, and what somebody proposed to change in it."""
