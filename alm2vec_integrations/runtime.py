@@ -181,13 +181,13 @@ class Job:
         self._checked = True
 
     def _next(self) -> Handover | None:
-        """The next micro-batch with its audio; those after it are decoded meanwhile."""
+        """The next micro-batch with its audio; those after the first are decoded while others are in the model."""
         if not self._handovers:
             if not self._batches:
                 return None
             executor = self._handle.executor("decoding")
             self._handovers.append(Handover(self._batches.popleft(), executor, self._write))
-        self._look_ahead()
+            self._look_ahead()
         return self._handovers.popleft()
 
     def _look_ahead(self) -> None:
@@ -343,7 +343,11 @@ class Job:
             # A caller's autocast is meant for the caller's own model.
             as_loaded = torch.autocast(torch.device(loaded.device).type, enabled=False)
             with self._handle.turn, torch.no_grad(), as_loaded:
-                return as_rows(loaded.model.encode(**keywords), rows=len(entries), dim=loaded.dim, model=name)
+                found = loaded.model.encode(**keywords)
+                # A GPU has its work now: decoding takes the interpreter while this thread waits for it, rather than
+                # while it gives out that work.
+                self._look_ahead()
+                return as_rows(found, rows=len(entries), dim=loaded.dim, model=name)
         except StopIteration as error:
             # Python cannot carry this one out of a generator or a future.
             raise ModelContractError(f"{name}: encode raised StopIteration") from error
