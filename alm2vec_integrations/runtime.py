@@ -240,7 +240,7 @@ class Job:
             bound = self._handle.memory.lower(kind, failed)
             unit = "s of audio" if longest else "characters"
             logger.warning(
-                "%s: %s ran out of memory with %d items; trying again in halves, and from now on with at most %.3g %s "
+                "%s: %s ran out of memory with %d items; trying again in halves, and from now on with at most %.1f %s "
                 "at once",
                 *(name, device, len(failed), bound, unit),
             )
