@@ -304,6 +304,18 @@ class ALM2VecEncoder:
         """
         return reranking.rerank(self, query, candidates, question=question, instruction=instruction, top_n=top_n)
 
+    async def arerank(
+        self,
+        query: Item,
+        candidates: Sequence[Item],
+        *,
+        question: str | None = None,
+        instruction: str | None = None,
+        top_n: int | None = None,
+    ) -> list[Ranked]:
+        """`rerank` without blocking the event loop; arguments, result and errors are the same."""
+        return await reranking.arerank(self, query, candidates, question=question, instruction=instruction, top_n=top_n)
+
     # The model
 
     @property

@@ -453,6 +453,18 @@ class TestRerank:
         with pytest.raises(InputError, match=r"^the query, ' ': the text is empty"):
             encoder.rerank(" ", [good], question=question)
 
+    @pytest.mark.parametrize("question", [None, "who?"])
+    async def test_async_is_the_same(self, encoder, clips, question):
+        """Places, scores and errors."""
+        candidates = ["male", AudioClip(clips[1]), "female", AudioClip(clips[2])]
+        how = {"question": question, "instruction": "by voice", "top_n": 3}
+        expected = encoder.rerank(AudioClip(clips[0]), candidates, **how)
+        assert await encoder.arerank(AudioClip(clips[0]), candidates, **how) == expected
+        assert len(expected) == 3
+        assert await encoder.arerank("q", []) == []
+        with pytest.raises(AudioError, match=r"^item 3, missing\.wav: "):
+            await encoder.arerank("q", ["a", "b", "c", AudioClip("missing.wav")], question=question)
+
 
 class TestConstructor:
     @pytest.mark.parametrize(
