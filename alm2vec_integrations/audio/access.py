@@ -72,6 +72,11 @@ def file_digest(path: str) -> str:
         return _digest(file, path)
 
 
+def bytes_digest(data: bytes) -> str:
+    """`file_digest` of a file that holds `data`."""
+    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
+
+
 def check_unchanged(clip: AudioClip, file: Any) -> None:
     """Raise AudioAccessError unless the bytes of `file`, from here on, have the clip's digest, if it has one."""
     if clip.digest is not None and _digest(file, clip.name) != clip.digest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +76,17 @@ def decode(clip: AudioClip, policy: AccessPolicy) -> npt.NDArray[np.int16]:
         extent = _extent(clip, recording)
         mono = _counted(recording.blocks(extent.start, extent.stop), clip, extent)
         return _padded(np.concatenate([_to_pcm16(part) for part in _resampled(mono, extent.rate)]))
+
+
+def wav_bytes(samples: npt.NDArray[np.int16]) -> bytes:
+    """16 kHz mono PCM16 samples as the bytes of a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(SAMPLING_RATE)
+        writer.writeframes(samples.astype("<i2").tobytes())
+    return file.getvalue()
 
 
 def write_wav(path: str, samples: npt.NDArray[np.int16]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,10 +29,10 @@ from ..clips import AudioClip
 from ..encoder import ALM2VecEncoder, Encoder
 from ..errors import InputError
 from ..inputs import AudioText, Item, as_clip
-from ..instructions import Task
+from ..instructions import DEFAULT_INSTRUCTIONS, Task
 from ..planning import Batching
-
-Audio = AudioClip | str | os.PathLike[str]
+from . import overrides
+from .queries import Audio, read_document
 
 # Paths and torch's own objects are taken where their text is, and kept as text, which can be dumped and compared.
 _Path = Annotated[str, BeforeValidator(lambda value: _as_path(value))]
@@ -155,6 +157,28 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
             self._made = _Made(copy.deepcopy(settings), ALM2VecEncoder(**settings))
         return self._made.encoder
 
+    @property
+    def cache_namespace(self) -> str:
+        """Another one for every setting that makes other document vectors, for `CacheBackedEmbeddings`.
+
+        It holds the model, the revision, the task, instruction and question of documents, and `normalize`, as digits of
+        a hash, so that it can be part of a file's name. Nothing is loaded, so a branch as `revision`, and the None that
+        is "main", stand for themselves: give a commit if the cache outlives it.
+        """
+        core, model, revision, default = self._core(), self.model_name, self.revision, None
+        if isinstance(core, ALM2VecEncoder):  # which may have been put in, and then says all this itself
+            model, revision = core.model, core._asked["revision"]
+            default = core.document_instruction if self.document_task == "document" else core.query_instruction
+        said = {
+            "model": model,
+            "revision": revision,
+            "task": self.document_task,
+            "instruction": self.document_instruction or default or DEFAULT_INSTRUCTIONS[self.document_task],
+            "question": self.document_question or None,
+            "normalize": self.normalize,
+        }
+        return f"alm2vec-{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]}-"
+
     def with_instructions(self, *, query: str | None = None, document: str | None = None) -> Self:
         """A copy with other instructions that shares the model; None keeps what is set, "" goes back to the default."""
         changes = {"query_instruction": query, "document_instruction": document}
@@ -186,12 +210,15 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
         return await self._adocuments(self._clips(clips), instruction)
 
     def embed_query(self, text: str, *, instruction: str | None = None) -> list[float]:
-        """The vector of a query in words; the string is never opened as a file."""
-        return self._query(_one_text(text), instruction)
+        """The vector of a query in words; the string is never opened as a file.
+
+        While an `ALM2VecRetriever` searches, its query stands for the text that it gave to the store.
+        """
+        return self._query(*self._asked_for(text, instruction))
 
     async def aembed_query(self, text: str, *, instruction: str | None = None) -> list[float]:
         """`embed_query` without blocking the event loop."""
-        return await self._aquery(_one_text(text), instruction)
+        return await self._aquery(*self._asked_for(text, instruction))
 
     def embed_audio_query(
         self, audio: Audio, question: str | None = None, *, instruction: str | None = None
@@ -216,12 +243,8 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
         return [self._document(index, text) for index, text in enumerate(texts)]
 
     def _document(self, index: int, text: str) -> Item:
-        if not AudioClip.looks_like_reference(text):
-            return text
-        try:
-            return self._with_question(AudioClip.from_reference(text))
-        except InputError as error:
-            raise error.at(index) from error
+        item = read_document(index, text)
+        return self._with_question(item) if isinstance(item, AudioClip) else item
 
     def _clips(self, clips: Sequence[Audio]) -> list[Item]:
         if isinstance(clips, (AudioClip, str, os.PathLike)):
@@ -257,16 +280,28 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
             "show_progress": self.show_progress,
         }
 
-    def _query(self, item: Item, instruction: str | None) -> list[float]:
-        vector = self._core().encode(item, **self._query_side(instruction))
+    def _asked_for(self, text: str, instruction: str | None) -> tuple[Item, str | None, Task]:
+        """What a store asks for with `text`, with its instruction and task."""
+        text = _one_text(text)
+        # No store gives an instruction: a call with one is not a store's.
+        waiting = None if instruction else overrides.consume(text)
+        return (text, instruction, "query") if waiting is None else (waiting.item, waiting.instruction, waiting.task)
+
+    def _query(self, item: Item, instruction: str | None, task: Task = "query") -> list[float]:
+        vector = self._core().encode(item, **self._query_side(instruction, task))
         return vector.tolist()  # type: ignore[no-any-return]
 
-    async def _aquery(self, item: Item, instruction: str | None) -> list[float]:
-        vector = await self._core().aencode(item, **self._query_side(instruction))
+    async def _aquery(self, item: Item, instruction: str | None, task: Task = "query") -> list[float]:
+        vector = await self._core().aencode(item, **self._query_side(instruction, task))
         return vector.tolist()  # type: ignore[no-any-return]
 
-    def _query_side(self, instruction: str | None) -> dict[str, Any]:
-        return {"task": "query", "instruction": instruction or self.query_instruction, "normalize": self.normalize}
+    def _query_side(self, instruction: str | None, task: Task) -> dict[str, Any]:
+        own = self.query_instruction if task == "query" else self._answer_instruction()
+        return {"task": task, "instruction": instruction or own, "normalize": self.normalize}
+
+    def _answer_instruction(self) -> str | None:
+        """For texts with task "document", whatever task the store's own documents have."""
+        return self.document_instruction if self.document_task == "document" else None
 
 
 def _one_text(text: str) -> str:

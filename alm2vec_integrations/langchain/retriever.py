@@ -1,0 +1,144 @@
+"""A retriever that takes recordings, questions and instructions to any vector store that our embeddings are in."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStoreRetriever
+from pydantic import ConfigDict, model_validator
+
+from ..errors import InputError
+from .overrides import PendingQuery, pending
+from .queries import Asked, Audio, QueryInput, understand
+
+_OWN = ("instruction", "question", "audio")
+
+
+class ALM2VecRetriever(VectorStoreRetriever):
+    """Finds documents by words, by a recording, or by a recording and a question about it.
+
+    `invoke` takes a str or a dict (`Query`) of "text", "audio", "question" and "instruction":
+
+    - a text is embedded as a query; with a question, it is an answer to it, and embedded as a document;
+    - audio is embedded as a query, together with the text beside it or the question, which is the aspect to compare by.
+
+    `k`, `instruction`, `question` and `audio` may be keywords of `invoke`, `ainvoke`, `batch` and `bind`; what such a
+    keyword says comes before the dict, and the dict before the fields. Other keywords go to the store's search, as
+    `filter` does.
+
+    Example:
+        >>> retriever = ALM2VecRetriever(vectorstore=store, k=5)
+        >>> retriever.invoke("an angry customer")
+        >>> retriever.invoke({"audio": "example.wav", "text": "What is the tone of the speaker?"})
+        >>> retriever.bind(instruction="Represent the audio by the background noise.").invoke({"audio": "example.wav"})
+
+    Args:
+        vectorstore: a store that embeds with `ALM2VecEmbeddings`.
+        k: how many documents to return; None is as `search_kwargs` or the store has it.
+        instruction: for queries, in place of the embeddings' own.
+        question: the aspect to compare by, as `document_question` of the embeddings that the store was filled with.
+        search_type: "similarity", "similarity_score_threshold" or "mmr", where the store has it.
+        search_kwargs: for the store's search, as `filter`, `score_threshold` or `fetch_k`.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    k: int | None = None
+    instruction: str | None = None
+    question: str | None = None
+
+    @model_validator(mode="after")
+    def _check_own(self) -> Self:
+        for name in _OWN:
+            if name in self.search_kwargs:
+                raise ValueError(f"search_kwargs go to the store, which does not know {name!r}: give it by itself")
+        if self.k is not None and "k" in self.search_kwargs:
+            raise ValueError("k was given twice, by itself and in search_kwargs: leave out one")
+        _check_k(self.k)
+        return self
+
+    @property
+    def InputType(self) -> Any:  # noqa: N802 - LangChain's name
+        """What `invoke` takes."""
+        return QueryInput
+
+    def _get_relevant_documents(
+        self,
+        query: QueryInput,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        instruction: str | None = None,
+        question: str | None = None,
+        audio: Audio | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        asked = self._understand(query, instruction, question, audio)
+        search, query_in_words = self._search(k, kwargs), _pending(asked)
+        with pending(query_in_words):
+            found = super()._get_relevant_documents(query_in_words.text, run_manager=run_manager, **search)
+        return self._checked(found, query_in_words)
+
+    async def _aget_relevant_documents(
+        self,
+        query: QueryInput,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        instruction: str | None = None,
+        question: str | None = None,
+        audio: Audio | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        asked = self._understand(query, instruction, question, audio)
+        search, query_in_words = self._search(k, kwargs), _pending(asked)
+        with pending(query_in_words):
+            found = await super()._aget_relevant_documents(query_in_words.text, run_manager=run_manager, **search)
+        return self._checked(found, query_in_words)
+
+    def _understand(
+        self, query: QueryInput, instruction: str | None, question: str | None, audio: Audio | None
+    ) -> Asked:
+        return understand(
+            query,
+            audio=audio,
+            question=question,
+            instruction=instruction,
+            default_question=self.question,
+            default_instruction=self.instruction,
+        )
+
+    def _search(self, k: int | None, keywords: dict[str, Any]) -> dict[str, Any]:
+        """Keyword arguments for the store's search."""
+        for name in keywords:
+            # Many stores take any keyword and drop it.
+            if close := difflib.get_close_matches(name, _OWN, n=1, cutoff=0.75):
+                raise InputError(f"there is no keyword {name!r}: did you mean {close[0]!r}?")
+        _check_k(k)
+        chosen = self.k if k is None else k
+        return keywords if chosen is None else {**keywords, "k": chosen}
+
+    def _checked(self, found: list[Document], query: PendingQuery) -> list[Document]:
+        """`found`, if it was found by `query`."""
+        if query.consumed:
+            return found
+        own = self.vectorstore.embeddings
+        raise InputError(
+            f"{type(self.vectorstore).__name__} did not ask ALM2VecEmbeddings for the vector of this query, so what it "
+            f"found is the answer to something else (its embeddings: {'none' if own is None else type(own).__name__}). "
+            "Give the store ALM2VecEmbeddings, and around them no cache of queries; or make the vector with "
+            "embed_query or embed_audio_query and search with it: store.similarity_search_by_vector(vector)",
+            source=repr(query.text),
+        )
+
+
+def _pending(asked: Asked) -> PendingQuery:
+    return PendingQuery(asked.placeholder, asked.item, asked.task, asked.instruction)
+
+
+def _check_k(k: Any) -> None:
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        raise InputError(f"k must be a whole number of 1 or more, or None, got {k!r}")
