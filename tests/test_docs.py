@@ -1,12 +1,15 @@
 """Every Python block of the README and the docs is run as written; shell commands are those that CI runs."""
 
+import base64
 import importlib.util
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import pytest
@@ -162,6 +165,23 @@ def test_the_example_with_sentence_transformers(tmp_path):
     )
     first = [hits[0][1] for _, hits in blocks(done.stdout)]
     assert first == ["church bell over wind", "a dog barking over rain", "knock over rain", "dog over piano", "female"]
+
+
+def test_the_example_of_a_chat_model_that_hears(tmp_path):
+    """What the model got: the question, and the segments that answer it, each under its label."""
+    from langchain_rag import Recorder, main
+
+    recorder = Recorder()
+    assert main(tmp_path, recorder) == "I was given 2 recordings."
+    (message,) = recorder.received
+    assert [block["type"] for block in message.content_blocks] == ["text", "text", "audio", "text", "audio"]
+    question, first, _, second, _ = message.content_blocks
+    assert question["text"] == "Is anyone at the door in this weather?"
+    for number, label, name in ((1, first, "knock over rain"), (2, second, "dog over rain")):
+        assert re.fullmatch(rf"\[{number}\] .*/{name}\.flac \[[03]-[36] s\]:", label["text"])
+    for block in message.content_blocks[2::2]:
+        with wave.open(io.BytesIO(base64.b64decode(block["base64"]))) as file:
+            assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16_000, 1, 48_000)
 
 
 def test_links_lead_somewhere():
