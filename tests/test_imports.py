@@ -21,11 +21,19 @@ def loaded_by(statement):
         "from alm2vec_integrations import *",
         "import alm2vec_integrations.cli",
         "from alm2vec_integrations.langchain import ALM2VecEmbeddings; ALM2VecEmbeddings(model='alm2vec-tiny')",
+        "from alm2vec_integrations.langchain import ALM2VecRetriever, ALM2VecReranker, to_audio_block",
     ],
 )
 def test_importing_and_constructing_stay_light(statement):
     """Neither torch nor transformers, nor any framework that was not asked for."""
     assert loaded_by(statement) & HEAVY == set()
+
+
+def test_langchains_text_splitters_wait_for_a_loader():
+    """Some versions of them load torch."""
+    assert "langchain_text_splitters" not in loaded_by(
+        "import alm2vec_integrations.langchain as door; door.ALM2VecRetriever, door.ALM2VecReranker"
+    )
 
 
 def test_the_check_can_fail():

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .reranker import ALM2VecReranker as ALM2VecReranker
     from .retriever import ALM2VecRetriever as ALM2VecRetriever
 
-# Imported when they are asked for: LangChain's own loaders import its text splitters, and those, where they find it,
-# sentence-transformers with torch.
+# Imported when they are asked for: LangChain's loaders import its text splitters where those are installed, and these,
+# at 1.0, sentence-transformers with torch.
 _HOME_OF = {
     "ALM2VecEmbeddings": "embeddings",
     "ALM2VecReranker": "reranker",

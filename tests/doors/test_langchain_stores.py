@@ -1,6 +1,7 @@
 """Audio in each of the stores: added, filtered, found by words, by a clip, by a clip and a question, sync and async."""
 
 import asyncio
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -9,11 +10,19 @@ import fake_checkpoints
 import pytest
 import sounds
 import stores
+from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from langchain_core.tools import create_retriever_tool
 
-from alm2vec_integrations import QUESTIONS, AudioClip
-from alm2vec_integrations.langchain import ALM2VecEmbeddings, ALM2VecRetriever, AudioLoader, audio_key_encoder
+from alm2vec_integrations import QUESTIONS, AudioAccessError, AudioClip, InputError
+from alm2vec_integrations.langchain import (
+    ALM2VecEmbeddings,
+    ALM2VecReranker,
+    ALM2VecRetriever,
+    AudioLoader,
+    audio_key_encoder,
+    to_audio_block,
+)
 
 BACKGROUND, MAIN = QUESTIONS["background"], "What is the main sound?"
 ABOUT = {BACKGROUND: "Represent the audio by the background noise.", MAIN: "Represent the audio by the main sound."}
@@ -194,6 +203,57 @@ class TestSideBySide:
         for thread in threads:
             thread.join()
         assert pairs() == Counter(self.QUERIES)
+
+
+@stores.with_each_store
+class TestWhatIsOpened:
+    """Nothing outside the roots, whichever way it is named."""
+
+    @pytest.fixture
+    def outside(self, tmp_path):
+        return sounds.write(tmp_path / "outside.wav", sounds.noise(0.5))
+
+    @pytest.fixture
+    def opened(self, monkeypatch, outside):
+        """Whether the file outside was, since last asked."""
+        paths, real = [], os.open
+        monkeypatch.setattr(os, "open", lambda path, *rest, **how: paths.append(str(path)) or real(path, *rest, **how))
+
+        def was_opened():
+            found = str(outside) in paths
+            paths.clear()
+            return found
+
+        return was_opened
+
+    async def test_references_urls_and_texts(self, on_fake, outside, opened):
+        retriever = ALM2VecRetriever(vectorstore=on_fake, k=1)
+        reference = AudioClip(outside).reference(digest=False)
+        link = Path(on_fake.embeddings.allowed_audio_roots) / "link.wav"
+        link.symlink_to(outside)
+        for content in (reference, AudioClip(link).reference(digest=False)):
+            with pytest.raises(AudioAccessError, match=r"item 1, .*outside"):
+                on_fake.add_documents([Document("a text"), Document(content)])
+            with pytest.raises(AudioAccessError, match=r"item 1, .*outside"):
+                await on_fake.aadd_documents([Document("a text"), Document(content)])
+            with pytest.raises(AudioAccessError, match="outside"):
+                await retriever.ainvoke({"audio": content})
+            with pytest.raises(AudioAccessError, match="outside"):
+                ALM2VecReranker(embeddings=on_fake.embeddings).compress_documents([Document(content)], "q")
+            with pytest.raises(AudioAccessError, match="outside"):
+                to_audio_block(Document(content), allowed_audio_roots=on_fake.embeddings.allowed_audio_roots)
+        for url in ("audio:http://example.org/a.wav", "audio:file:///etc/passwd"):
+            with pytest.raises(InputError, match=r"item 0, .*URLs are not opened"):
+                on_fake.add_documents([Document(url)])
+        fake_checkpoints.calls.clear()
+        for text in (reference, str(outside), "http://example.org/a.wav"):
+            assert len(retriever.invoke(text)) == len(await retriever.ainvoke(text)) == 1
+            if text != reference:
+                on_fake.add_documents([Document(text)])
+        assert not any("audio" in call for call in fake_checkpoints.calls)
+        assert not opened()
+        assert retriever.invoke({"audio": outside})  # a path that code gives
+        assert opened()
 
 
 @stores.with_each_store
