@@ -77,10 +77,10 @@ class ALM2VecRetriever(VectorStoreRetriever):
         **kwargs: Any,
     ) -> list[Document]:
         asked = self._understand(query, instruction, question, audio)
-        search, query_in_words = self._search(k, kwargs), _pending(asked)
-        with pending(query_in_words):
-            found = super()._get_relevant_documents(query_in_words.text, run_manager=run_manager, **search)
-        return self._checked(found, query_in_words)
+        search, waiting = self._search(k, kwargs), _pending(asked)
+        with pending(waiting):
+            found = super()._get_relevant_documents(waiting.text, run_manager=run_manager, **search)
+        return self._checked(found, waiting)
 
     async def _aget_relevant_documents(
         self,
@@ -94,10 +94,10 @@ class ALM2VecRetriever(VectorStoreRetriever):
         **kwargs: Any,
     ) -> list[Document]:
         asked = self._understand(query, instruction, question, audio)
-        search, query_in_words = self._search(k, kwargs), _pending(asked)
-        with pending(query_in_words):
-            found = await super()._aget_relevant_documents(query_in_words.text, run_manager=run_manager, **search)
-        return self._checked(found, query_in_words)
+        search, waiting = self._search(k, kwargs), _pending(asked)
+        with pending(waiting):
+            found = await super()._aget_relevant_documents(waiting.text, run_manager=run_manager, **search)
+        return self._checked(found, waiting)
 
     def _understand(
         self, query: QueryInput, instruction: str | None, question: str | None, audio: Audio | None
