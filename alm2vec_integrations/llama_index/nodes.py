@@ -1,0 +1,173 @@
+"""`AudioNode`: a recording, or a part of one, as a node that stock indexes embed and stock stores bring back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from llama_index.core.schema import BaseNode, Document, MediaResource, MetadataMode, Node
+
+from ..audio.access import file_digest
+from ..clips import AudioClip
+from ..errors import InputError
+from ..inputs import as_clip
+from .item_text import ItemText
+from .settings import Audio
+
+DIGEST_KEY = "audio_digest"
+"""Metadata: of the file's bytes. It keeps caches and docstores from taking one recording for another, which go by
+metadata and path."""
+
+START_KEY, END_KEY = "start_seconds", "end_seconds"
+"""Metadata: the part of the recording, where it is a part."""
+
+PATH_KEY = "file_path"
+"""Metadata: LlamaIndex's own name for the path."""
+
+# Made for this purpose and never to change: ids in users' stores are derived from it.
+_NAMESPACE = uuid.UUID("b0f7a9c4-33a1-5d0e-8d3c-5f2f0c1f8e64")
+
+
+class AudioNode(Node):
+    """A recording, or a part of one, with a caption if there is one.
+
+    It stores itself as LlamaIndex's own `Node`, the one kind that all stores bring back with its audio; what comes
+    back is a plain `Node`, which `ALM2VecEmbedding` and `ALM2VecRerank` take as well. The part is in the metadata
+    ("start_seconds", "end_seconds"), and so is a digest of the file ("audio_digest"), taken now if not given.
+
+    Args:
+        audio_resource: `MediaResource(path=…)`; the path is made absolute.
+        text_resource: a caption or transcript: for LLMs without ears, and for keyword search; not embedded.
+        data: the other fields of `Node`.
+
+    Raises:
+        InputError: no audio, or audio as bytes or as a URL, which stores would lose or fail on.
+        AudioError: the file cannot be read.
+    """
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        clip = clip_of_node(self)
+        if clip is None or clip.path is None or self.audio_resource is None:
+            raise InputError("AudioNode needs audio: pass audio_resource=MediaResource(path=…), or use from_clip")
+        path = Path(clip.path).absolute()
+        self.audio_resource = self.audio_resource.model_copy(update={"path": path})
+        if self.text_resource is None:
+            self.text_resource = MediaResource(text="")  # without one, some stores fail at query time
+        if clip.digest is None:
+            self.metadata = {**self.metadata, DIGEST_KEY: file_digest(str(path))}
+        self.excluded_embed_metadata_keys = with_key(self.excluded_embed_metadata_keys, DIGEST_KEY)
+        self.excluded_llm_metadata_keys = with_key(self.excluded_llm_metadata_keys, DIGEST_KEY)
+
+    @classmethod
+    def from_clip(
+        cls, clip: Audio, *, caption: str = "", metadata: Mapping[str, Any] | None = None, **fields: Any
+    ) -> Self:
+        """The node of a clip.
+
+        Args:
+            clip: a path, or an `AudioClip` of one, with its times.
+            caption: or transcript, in words.
+            metadata: flat: strings and numbers, which all stores take.
+            fields: the other fields of `Node`; without `id_`, the id follows from path, times and bytes.
+
+        Raises:
+            InputError: the clip is no path's.
+            AudioError: the file cannot be read.
+        """
+        clip = as_clip(clip)
+        if clip.path is None:
+            raise InputError("a node holds a path: write the recording to a file first", source=clip.name)
+        path = str(Path(clip.path).absolute())
+        digest = clip.digest or file_digest(path)
+        own = {PATH_KEY: path, **(metadata or {}), **part_metadata(clip), DIGEST_KEY: digest}
+        fields.setdefault("id_", node_id("", AudioClip(path), own))
+        return cls(
+            audio_resource=MediaResource(path=Path(path)),
+            text_resource=MediaResource(text=caption),
+            metadata=own,
+            **fields,
+        )
+
+    def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:
+        """The caption with metadata; for `MetadataMode.EMBED` the audio, as a text that carries it."""
+        return embedding_text(self) if metadata_mode == MetadataMode.EMBED else super().get_content(metadata_mode)
+
+
+def has_audio(node: BaseNode) -> bool:
+    """Whether a node holds audio."""
+    return isinstance(node, Node) and node.audio_resource is not None
+
+
+def clip_of_node(node: BaseNode) -> AudioClip | None:
+    """The clip that a node stands for, as a reference; None if it holds no audio.
+
+    Raises:
+        InputError: its audio is bytes or a URL, or its times are none.
+    """
+    if not isinstance(node, Node) or node.audio_resource is None:
+        return None
+    resource, source = node.audio_resource, f"node {node.node_id}"
+    if resource.url is not None:
+        raise InputError(
+            "URLs are not opened: download the recording, pass its path, and keep the link in the metadata, as a str",
+            source=source,
+        )
+    if resource.data is not None:
+        raise InputError("LlamaIndex does not store bytes: write them to a file and pass its path", source=source)
+    if resource.path is None:
+        raise InputError("its audio_resource has no path: pass MediaResource(path=…)", source=source)
+    return AudioClip(
+        str(resource.path),
+        start_seconds=node.metadata.get(START_KEY),
+        end_seconds=node.metadata.get(END_KEY),
+        digest=node.metadata.get(DIGEST_KEY),
+        is_reference=True,  # what decides whether it may be opened is allowed_audio_roots, not a store
+    )
+
+
+def embedding_text(node: BaseNode) -> str:
+    """What to embed of a node: its audio if it has any, else its text with metadata.
+
+    Raises:
+        InputError: an audio document that no `AudioNodeParser` has made nodes of, which stores would bring back
+            without its audio; and as `clip_of_node`.
+    """
+    clip = clip_of_node(node)
+    if clip is None:
+        return node.get_content(metadata_mode=MetadataMode.EMBED)
+    if isinstance(node, Document):
+        raise unparsed(node)
+    caption = node.get_content(metadata_mode=MetadataMode.NONE)
+    return ItemText(clip, caption=caption)
+
+
+def unparsed(document: Document) -> InputError:
+    """The error for an audio document where nodes belong."""
+    path = document.audio_resource.path if document.audio_resource is not None else None
+    return InputError(
+        "an audio document was taken for text or for a node: put AudioNodeParser() first into the transformations",
+        source=f"document {document.node_id}" if path is None else str(path),
+    )
+
+
+def part_metadata(clip: AudioClip) -> dict[str, float]:
+    """The clip's times; stores take no None, so a time that is not set is left out."""
+    times = {START_KEY: clip.start_seconds, END_KEY: clip.end_seconds}
+    return {key: value for key, value in times.items() if value is not None}
+
+
+def node_id(document_id: str, clip: AudioClip, metadata: Mapping[str, Any]) -> str:
+    """A UUID that is the same for the same part of the same bytes in the same document, and for no other.
+
+    A store that keeps what it has under a known id thus keeps no vector of other bytes.
+    """
+    part = (metadata.get(START_KEY), metadata.get(END_KEY), metadata[DIGEST_KEY])
+    return str(uuid.uuid5(_NAMESPACE, repr((document_id, clip.path, *part))))
+
+
+def with_key(keys: list[str], key: str) -> list[str]:
+    """`keys` and `key`, which may be there already."""
+    return keys if key in keys else [*keys, key]

@@ -1,0 +1,123 @@
+"""`AudioNodeParser`: audio documents to audio nodes, whole or in segments; texts go to a text splitter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.node_parser import NodeParser, SentenceSplitter
+from llama_index.core.node_parser.node_utils import default_id_func
+from llama_index.core.schema import BaseNode, MediaResource, Node, NodeRelationship, TransformComponent
+from llama_index.core.utils import get_tqdm_iterable
+from pydantic import ConfigDict, Field, SerializeAsAny
+
+from ..audio.access import AccessPolicy, file_digest
+from ..audio.decoding import measure
+from ..audio.segmenting import segment
+from ..clips import AudioClip
+from ..errors import InputError
+from .nodes import DIGEST_KEY, AudioNode, clip_of_node, node_id, part_metadata
+from .reading import AudioDocument
+from .settings import PathText
+
+
+class AudioNodeParser(NodeParser):
+    """Makes `AudioNode`s of audio documents, and hands everything else to a text splitter.
+
+    Every node names its document as its source and takes over the document's metadata and text, which is the caption.
+    Its id follows from the document's id, its times and the file's digest. Headers are read; nothing is decoded.
+
+    Args:
+        segment_seconds: cut recordings into parts of this length; None makes one node of each.
+        hop_seconds: from the beginning of one part to that of the next; `segment_seconds` if None.
+        min_seconds: the shortest rest that is a part of its own.
+        text_splitter: for documents and nodes without audio.
+        allowed_audio_roots: folders in which the recordings of documents from a store may be opened; what an
+            `AudioReader` of this program has read may be opened anyway.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    segment_seconds: float | None = None
+    hop_seconds: float | None = None
+    min_seconds: float = 1.0
+    text_splitter: SerializeAsAny[TransformComponent] = Field(default_factory=SentenceSplitter)
+    allowed_audio_roots: PathText | list[PathText] | None = Field(default=None, exclude=True)
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        AccessPolicy(self.allowed_audio_roots)
+        if self.segment_seconds is None:
+            if self.hop_seconds is not None:
+                raise InputError("hop_seconds belongs to segments: pass segment_seconds too")
+        else:
+            segment("any", **self._lengths())  # looks at the lengths, and at nothing else before it is asked for more
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Stable, for dumps."""
+        return "AudioNodeParser"
+
+    def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:
+        """Nodes in the order of `nodes`; of `kwargs`, indexes pass those of their own on, which mean nothing here.
+
+        Raises:
+            InputError: bytes or a URL instead of a path.
+            AudioError: a recording cannot be opened.
+            AudioAccessError: a recording of a document from a store, outside `allowed_audio_roots`.
+        """
+        parsed: list[BaseNode] = []
+        for node in get_tqdm_iterable(nodes, show_progress, "Parsing nodes"):
+            clip = clip_of_node(node)
+            if clip is None:
+                parsed += self.text_splitter([node], **kwargs)
+            else:
+                parsed += self._audio_nodes(node, clip)
+        return parsed
+
+    async def _aparse_nodes(
+        self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any
+    ) -> list[BaseNode]:
+        # Files are read.
+        return await asyncio.to_thread(self._parse_nodes, nodes, show_progress=show_progress, **kwargs)
+
+    def _audio_nodes(self, node: Node, clip: AudioClip) -> Iterator[AudioNode]:
+        if isinstance(node, AudioDocument):
+            clip = replace(clip, is_reference=False)
+        kind = None if node.audio_resource is None else node.audio_resource.mimetype
+        source = {NodeRelationship.SOURCE: node.as_related_node_info()}
+        for index, part in enumerate(self._parts(clip)):
+            digest = part.digest or file_digest(str(part.path))
+            inherited = node.metadata if self.include_metadata else {}
+            metadata = {**inherited, **part_metadata(part), DIGEST_KEY: digest}
+            made = default_id_func is self.id_func
+            yield AudioNode(
+                id_=node_id(node.node_id, part, metadata) if made else self.id_func(index, node),
+                audio_resource=MediaResource(path=Path(str(part.path)), mimetype=kind),
+                text_resource=MediaResource(text=node.get_content()),
+                metadata=metadata,
+                excluded_embed_metadata_keys=node.excluded_embed_metadata_keys,
+                excluded_llm_metadata_keys=node.excluded_llm_metadata_keys,
+                metadata_separator=node.metadata_separator,
+                metadata_template=node.metadata_template,
+                text_template=node.text_template,
+                relationships=dict(source),
+            )
+
+    def _parts(self, clip: AudioClip) -> Iterator[AudioClip]:
+        """The clips of the nodes; their recording may be opened, and can be."""
+        if self.segment_seconds is None:
+            measure(clip, AccessPolicy(self.allowed_audio_roots))
+            yield clip
+        else:
+            yield from segment(clip, allowed_audio_roots=self.allowed_audio_roots, **self._lengths())
+
+    def _lengths(self) -> dict[str, Any]:
+        return {
+            "segment_seconds": self.segment_seconds,
+            "hop_seconds": self.hop_seconds,
+            "min_seconds": self.min_seconds,
+        }
