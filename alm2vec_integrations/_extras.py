@@ -9,7 +9,10 @@ from .errors import MissingExtraError
 
 def has(module: str) -> bool:
     """Whether `module` is installed."""
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that it is in is not there either
+        return False
 
 
 def command(extra: str) -> str:

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import tempfile
 import warnings
@@ -10,7 +9,7 @@ import sounds
 import torch
 from sound_library import write_library
 
-from alm2vec_integrations import ALM2VecEncoder, ALM2VecWarning
+from alm2vec_integrations import ALM2VecEncoder, ALM2VecWarning, _extras
 
 # Real clips are not part of the project; tests that use them skip where they are absent.
 REAL_CLIPS = Path(os.environ.get("ALM2VEC_TEST_AUDIO", Path(__file__).resolve().parents[1].parent / "shared" / "audio"))
@@ -86,6 +85,10 @@ def pytest_collection_modifyitems(items):
 
 def pytest_ignore_collect(collection_path):
     """Tests of a door are skipped whole where its framework is not installed."""
-    needs = {"test_langchain": "langchain_core", "test_sentence_transformers": "sentence_transformers"}
+    needs = {
+        "test_langchain": "langchain_core",
+        "test_llama_index": "llama_index.core",
+        "test_sentence_transformers": "sentence_transformers",
+    }
     door = next((module for start, module in needs.items() if collection_path.name.startswith(start)), None)
-    return True if door and importlib.util.find_spec(door) is None else None
+    return True if door and not _extras.has(door) else None

@@ -36,6 +36,17 @@ def test_langchains_text_splitters_wait_for_a_loader():
     )
 
 
+def test_llama_index_stays_light():
+    """Of all that is heavy, LlamaIndex alone."""
+    pytest.importorskip("llama_index.core")
+    statement = (
+        "from alm2vec_integrations.llama_index import ALM2VecEmbedding, ALM2VecRerank, AudioNodeParser; "
+        "ALM2VecRerank(embed_model=ALM2VecEmbedding(model_name='alm2vec-tiny')); AudioNodeParser(segment_seconds=20)"
+    )
+    assert loaded_by("import alm2vec_integrations.llama_index") & HEAVY == {"llama_index"}
+    assert loaded_by(statement) & HEAVY == {"llama_index"}
+
+
 def test_the_check_can_fail():
     """Using the model does load torch."""
     assert "torch" in loaded_by(
@@ -48,6 +59,7 @@ def test_the_check_can_fail():
     ("framework", "door", "extra"),
     [
         ("langchain_core", "langchain", "langchain"),
+        ("llama_index.core", "llama_index", "llama-index"),
         ("sentence_transformers", "sentence_transformers", "sentence-transformers"),
     ],
 )

@@ -34,9 +34,9 @@ class AudioNodeParser(NodeParser):
         segment_seconds: cut recordings into parts of this length; None makes one node of each.
         hop_seconds: from the beginning of one part to that of the next; `segment_seconds` if None.
         min_seconds: the shortest rest that is a part of its own.
-        text_splitter: for documents and nodes without audio.
-        allowed_audio_roots: folders in which the recordings of documents from a store may be opened; what an
-            `AudioReader` of this program has read may be opened anyway.
+        text_splitter: for documents and nodes without audio; None is LlamaIndex's `SentenceSplitter()`.
+        allowed_audio_roots: folders in which the recordings of documents and nodes from a store may be opened; what
+            this program has read (`AudioReader`) or made (`AudioNode`) may be opened anyway.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -44,7 +44,7 @@ class AudioNodeParser(NodeParser):
     segment_seconds: float | None = None
     hop_seconds: float | None = None
     min_seconds: float = 1.0
-    text_splitter: SerializeAsAny[TransformComponent] = Field(default_factory=SentenceSplitter)
+    text_splitter: SerializeAsAny[TransformComponent] | None = None
     allowed_audio_roots: PathText | list[PathText] | None = Field(default=None, exclude=True)
 
     def __init__(self, **data: Any) -> None:
@@ -70,10 +70,13 @@ class AudioNodeParser(NodeParser):
             AudioAccessError: a recording of a document from a store, outside `allowed_audio_roots`.
         """
         parsed: list[BaseNode] = []
+        splitter = self.text_splitter
         for node in get_tqdm_iterable(nodes, show_progress, "Parsing nodes"):
             clip = clip_of_node(node)
             if clip is None:
-                parsed += self.text_splitter([node], **kwargs)
+                # Made only where it is needed: it loads a tokenizer, and one that was pickled downloads it.
+                splitter = splitter or SentenceSplitter()
+                parsed += splitter([node], **kwargs)
             else:
                 parsed += self._audio_nodes(node, clip)
         return parsed
@@ -84,11 +87,17 @@ class AudioNodeParser(NodeParser):
         # Files are read.
         return await asyncio.to_thread(self._parse_nodes, nodes, show_progress=show_progress, **kwargs)
 
+    def _postprocess_parsed_nodes(self, nodes: list[BaseNode], parent_doc_map: dict[str, Any]) -> list[BaseNode]:
+        # LlamaIndex searches a parent's `text`, which audio nodes have not.
+        with_text = {key: parent for key, parent in parent_doc_map.items() if hasattr(parent, "text")}
+        return super()._postprocess_parsed_nodes(nodes, with_text)
+
     def _audio_nodes(self, node: Node, clip: AudioClip) -> Iterator[AudioNode]:
-        if isinstance(node, AudioDocument):
+        if isinstance(node, (AudioDocument, AudioNode)):
             clip = replace(clip, is_reference=False)
         kind = None if node.audio_resource is None else node.audio_resource.mimetype
-        source = {NodeRelationship.SOURCE: node.as_related_node_info()}
+        # A node's nodes are of the same document, as LlamaIndex has it.
+        source = {NodeRelationship.SOURCE: node.source_node or node.as_related_node_info()}
         for index, part in enumerate(self._parts(clip)):
             digest = part.digest or file_digest(str(part.path))
             inherited = node.metadata if self.include_metadata else {}

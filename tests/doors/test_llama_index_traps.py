@@ -1,0 +1,263 @@
+"""What goes wrong without a word behind LlamaIndex, each shown to go wrong in a naive wrapper."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import fake_checkpoints
+import naive_llama_index
+import pytest
+import sounds
+from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.schema import MediaResource, MetadataMode, QueryBundle, TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.storage.kvstore import SimpleKVStore
+from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+
+from alm2vec_integrations import ALM2VecEncoder, AudioClip, AudioText
+from alm2vec_integrations.llama_index import (
+    ALM2VecEmbedding,
+    AudioNode,
+    AudioNodeParser,
+    AudioQueryBundle,
+    AudioReader,
+)
+
+INSTRUCTION = "Represent the audio by the background noise."
+
+
+@pytest.fixture
+def core(fake):
+    with ALM2VecEncoder(fake, trust_remote_code=True, device="cpu") as core:
+        fake_checkpoints.loaded(core)
+        yield core
+
+
+@pytest.fixture
+def ours(fake, clips):
+    def embedding(instruction=None, **fields):
+        return ALM2VecEmbedding(
+            model_name=fake, trust_remote_code=True, device="cpu", allowed_audio_roots=clips[0].parent,
+            query_instruction=instruction, text_instruction=instruction, **fields,
+        )  # fmt: skip
+
+    return SimpleNamespace(
+        embedding=embedding,
+        documents=lambda paths: [document for path in paths for document in AudioReader().load_data(path)],
+        nodes=lambda paths: [AudioNode.from_clip(path) for path in paths],
+        node=AudioNode,
+        transformations=[AudioNodeParser()],
+        bundle=AudioQueryBundle,
+    )
+
+
+@pytest.fixture
+def naive(core):
+    def embedding(instruction=None, **fields):
+        return naive_llama_index.NaiveEmbedding(core, instruction, **fields)
+
+    return SimpleNamespace(
+        embedding=embedding,
+        documents=naive_llama_index.documents,
+        nodes=naive_llama_index.nodes,
+        node=naive_llama_index.NaiveAudioNode,
+        transformations=[],
+        bundle=naive_llama_index.NaiveQueryBundle,
+    )
+
+
+def documents_vector(core, path, instruction=None):
+    return core.encode_document(AudioClip(path), instruction=instruction).tolist()
+
+
+def stored(index):
+    """The vectors of an index in LlamaIndex's own store."""
+    return list(index.vector_store.data.embedding_dict.values())
+
+
+def made_or_refused(make, words):
+    """What `make` makes; None where it is refused in these words."""
+    try:
+        return make()
+    except ValueError as error:
+        if words not in str(error):
+            raise
+        return None
+
+
+def the_ingestion_cache_tells_recordings_apart(kit, core, clips):
+    pipeline = IngestionPipeline(transformations=[*kit.transformations, kit.embedding()])
+    for path in clips[:2]:
+        assert pipeline.run(nodes=kit.nodes([path]))[0].embedding == documents_vector(core, path)
+
+
+def the_ingestion_cache_tells_instructions_apart(kit, core, clips):
+    cache = IngestionPipeline(transformations=[]).cache
+    for instruction in (None, INSTRUCTION):
+        pipeline = IngestionPipeline(transformations=[kit.embedding(instruction)], cache=cache)
+        found = pipeline.run(nodes=[TextNode(text="a dog")])[0].embedding
+        assert found == core.encode_document("a dog", instruction=instruction).tolist()
+
+
+def documents_are_embedded_by_their_sound(kit, core, clips):
+    index = VectorStoreIndex.from_documents(
+        kit.documents(clips[:1]), embed_model=kit.embedding(), transformations=kit.transformations
+    )
+    assert stored(index) == [documents_vector(core, clips[0])]
+
+
+def a_text_splitter_does_not_eat_the_sound(kit, core, clips):
+    """Refused, or right."""
+
+    def make():
+        return VectorStoreIndex.from_documents(kit.documents(clips[:1]), embed_model=kit.embedding())
+
+    index = made_or_refused(make, "AudioNodeParser")
+    assert index is None or stored(index) == [documents_vector(core, clips[0])]
+
+
+def an_index_of_nodes_holds_them_all(kit, core, clips):
+    index = VectorStoreIndex(kit.nodes(clips[:3]), embed_model=kit.embedding())
+    assert len(stored(index)) == 3
+
+
+def nodes_with_vectors_are_not_dropped(kit, core, clips):
+    nodes = kit.embedding()(kit.nodes(clips[:2]))
+    assert len(stored(VectorStoreIndex(nodes, embed_model=kit.embedding()))) == 2
+
+
+def inserted_nodes_are_embedded_by_their_sound(kit, core, clips):
+    index = VectorStoreIndex([], embed_model=kit.embedding())
+    index.insert_nodes(kit.nodes(clips[:1]))
+    assert stored(index) == [documents_vector(core, clips[0])]
+
+
+def a_cached_vector_is_of_its_task(kit, core, clips):
+    """Refused, or right."""
+    embedding = made_or_refused(lambda: kit.embedding(embeddings_cache=SimpleKVStore()), "goes by text alone")
+    if embedding is not None:
+        embedding.get_text_embedding("a dog")
+        assert embedding.get_query_embedding("a dog") == core.encode_query("a dog").tolist()
+
+
+def another_instruction_takes_effect_after_retrieval(kit, core, clips):
+    index = VectorStoreIndex(kit.nodes(clips[:3]), embed_model=kit.embedding())
+    first = kit.bundle("", audio=clips[0])
+    index.as_retriever().retrieve(first)
+    second = dataclasses.replace(first, instruction=INSTRUCTION)
+    index.as_retriever().retrieve(second)
+    assert list(second.embedding) == core.encode_query(AudioClip(clips[0]), instruction=INSTRUCTION).tolist()
+
+
+def a_clip_and_a_question_are_one_query(kit, core, clips):
+    bundle = kit.bundle("who?", audio=clips[0])
+    found = kit.embedding().get_agg_embedding_from_queries(bundle.embedding_strs)
+    assert found == core.encode_query(AudioText("who?", AudioClip(clips[0]))).tolist()
+
+
+def a_recording_made_anew_is_embedded_anew(kit, core, clips):
+    store = SimpleVectorStore()
+    pipeline = IngestionPipeline(
+        transformations=[*kit.transformations, kit.embedding()], docstore=SimpleDocumentStore(), vector_store=store
+    )
+    for seed in (1, 2):
+        sounds.write(clips[0], sounds.noise(0.5, seed=seed))
+        pipeline.run(documents=kit.documents(clips[:1]))
+        assert list(store.data.embedding_dict.values()) == [documents_vector(core, clips[0])]
+
+
+def bytes_are_not_lost_in_a_store(kit, core, clips):
+    """Refused, or kept."""
+    resource = MediaResource(data=clips[0].read_bytes())
+    node = made_or_refused(lambda: kit.node(audio_resource=resource), "write them to a file")
+    if node is not None:
+        docstore = SimpleDocumentStore()
+        docstore.add_documents([node])
+        assert docstore.get_document(node.node_id).audio_resource.data is not None
+
+
+def an_address_does_not_break_persisting(kit, core, clips):
+    """Refused, or persisted."""
+    resource = MediaResource(path=clips[0], url="https://example.org/a.wav")
+    node = made_or_refused(lambda: kit.node(audio_resource=resource), "URLs are not opened")
+    if node is not None:
+        context = StorageContext.from_defaults()
+        context.docstore.add_documents([node])
+        context.persist(str(clips[0].parent / "stored"))
+
+
+def a_node_comes_back_from_stores_with_its_sound(kit, core, clips):
+    node = kit.nodes(clips[:1])[0]
+    node.embedding = [1.0]
+    back = metadata_dict_to_node(node_to_metadata_dict(node, flat_metadata=True))
+    assert str(back.audio_resource.path) == str(clips[0])
+    assert back.text_resource is not None  # without one, Qdrant and LanceDB fail at query time
+
+
+def an_llm_without_ears_gets_some_context(kit, core, clips):
+    assert kit.nodes(clips[:1])[0].get_content(metadata_mode=MetadataMode.LLM) != ""
+
+
+def a_string_is_never_a_path(kit, core, clips):
+    embedding = kit.embedding()
+    assert embedding.get_query_embedding(str(clips[0])) == core.encode_query(str(clips[0])).tolist()
+    assert embedding.get_text_embedding(str(clips[0])) == core.encode_document(str(clips[0])).tolist()
+
+
+def texts_are_embedded_together(kit, core, clips):
+    kit.embedding().get_text_embedding_batch([f"text {i}" for i in range(25)])
+    assert [len(call["text"]) for call in fake_checkpoints.calls] == [25]
+
+
+def a_misspelled_keyword_is_refused(kit, core, clips):
+    with pytest.raises(ValueError, match="normalise"):
+        kit.embedding(normalise=False)
+
+
+def what_decides_vectors_is_in_the_dump(kit, core, clips):
+    assert kit.embedding().to_dict() != kit.embedding(INSTRUCTION).to_dict()
+
+
+def a_retriever_has_its_own_instruction(kit, core, clips):
+    embedding = kit.embedding()
+    index = VectorStoreIndex(kit.nodes(clips[:1]), embed_model=embedding)
+    bundle = QueryBundle("a dog")
+    index.as_retriever(embed_model=embedding.with_instructions(query=INSTRUCTION)).retrieve(bundle)
+    assert bundle.embedding == core.encode_query("a dog", instruction=INSTRUCTION).tolist()
+
+
+TRAPS = [
+    the_ingestion_cache_tells_recordings_apart,
+    the_ingestion_cache_tells_instructions_apart,
+    documents_are_embedded_by_their_sound,
+    a_text_splitter_does_not_eat_the_sound,
+    an_index_of_nodes_holds_them_all,
+    nodes_with_vectors_are_not_dropped,
+    inserted_nodes_are_embedded_by_their_sound,
+    a_cached_vector_is_of_its_task,
+    another_instruction_takes_effect_after_retrieval,
+    a_clip_and_a_question_are_one_query,
+    a_recording_made_anew_is_embedded_anew,
+    bytes_are_not_lost_in_a_store,
+    an_address_does_not_break_persisting,
+    a_node_comes_back_from_stores_with_its_sound,
+    an_llm_without_ears_gets_some_context,
+    a_string_is_never_a_path,
+    texts_are_embedded_together,
+    a_misspelled_keyword_is_refused,
+    what_decides_vectors_is_in_the_dump,
+    a_retriever_has_its_own_instruction,
+]
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
+def test_ours_falls_into_none(trap, ours, core, clips):
+    trap(ours, core, clips)
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
+def test_a_naive_wrapper_falls_into_each(trap, naive, core, clips):
+    """So the check can fail."""
+    with pytest.raises((Exception, pytest.fail.Exception)):
+        trap(naive, core, clips)
