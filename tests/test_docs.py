@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPETS = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # A page that is named after a door, and blocks elsewhere that open it, need its framework.
-FRAMEWORKS = {"sentence-transformers": "sentence_transformers"}
+FRAMEWORKS = {"llama-index": "llama_index", "sentence-transformers": "sentence_transformers"}
 MISSING = {page: name for page, name in FRAMEWORKS.items() if importlib.util.find_spec(name) is None}
 # Stands for a GPU where there is none.
 ON_CPU = {".cuda()": "", 'device="cuda"': 'device="cpu"'}
@@ -182,6 +182,24 @@ def test_the_example_of_a_chat_model_that_hears(tmp_path):
     for block in message.content_blocks[2::2]:
         with wave.open(io.BytesIO(base64.b64decode(block["base64"]))) as file:
             assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16_000, 1, 48_000)
+
+
+@pytest.mark.skipif("llama-index" in MISSING, reason="llama_index is not installed")
+def test_the_example_with_llama_index(tmp_path):
+    """The right recordings are found, and the LLM gets those that answer the question."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "llama_index_rag.py")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    *searches, answer = done.stdout.strip().split("\n\n")
+    found = [[source for _, source in hits] for _, hits in blocks("\n\n".join(searches))]
+    assert found[0][0] == "church bell over wind"
+    assert sorted(found[1][:2]) == ["dog over rain", "knock over rain"]
+    assert found[2][:2] == ["dog over rain", "dog over piano"]
+    assert answer == "Answer\n  2 recordings heard: ['dog over rain', 'knock over rain']"
 
 
 def test_links_lead_somewhere():
