@@ -3,6 +3,8 @@
 import asyncio
 import copy
 import dataclasses
+import json
+import pickle
 from pathlib import Path
 
 import fake_checkpoints
@@ -10,6 +12,7 @@ import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.llms.types import TextBlock
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
+from llama_index.core.instrumentation.events.retrieval import RetrievalStartEvent
 from llama_index.core.schema import MediaResource, Node, NodeWithScore, QueryBundle, TextNode
 from llama_index_rag import Listener
 
@@ -108,7 +111,21 @@ class TestBundle:
             with pytest.raises(InputError, match=message):
                 AudioQueryBundle(**wrong)
 
-    def test_events_hold_it(self, index, clips):
+    def test_what_it_has_embedded_survives_copies(self, embedding, core, clips):
+        """Texts that carry items are copied and pickled with them, as between processes."""
+        (text,) = AudioQueryBundle("who?", audio=clips[0], instruction="i").embedding_strs
+        expected = core.encode_query(AudioText("who?", AudioClip(clips[0])), instruction="i").tolist()
+        for twin in (copy.copy(text), copy.deepcopy(text), pickle.loads(pickle.dumps(text))):
+            assert twin == text
+            assert embedding.get_query_embedding(twin) == expected
+        assert embedding.get_query_embedding(str(text)) == core.encode_query(str(text)).tolist() != expected
+
+    def test_instrumentation_can_write_it_down(self, index, clips):
+        """As JSON."""
+        start = RetrievalStartEvent(str_or_query_bundle=AudioQueryBundle("who?", audio=clips[0]))
+        assert json.loads(start.model_dump_json())["str_or_query_bundle"]["query_str"] == "who?"
+
+    def test_callbacks_hold_it(self, index, clips):
         """As retrieval's callbacks do."""
         debug = LlamaDebugHandler(print_trace_on_end=False)
         retriever = index.as_retriever()
