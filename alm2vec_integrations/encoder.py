@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from . import arguments, inputs, reranking
+from . import arguments, driving, inputs, reranking
 from .audio.access import AccessPolicy
 from .checkpoint import handles
 from .checkpoint.configuration import Verify, configure
@@ -27,7 +26,6 @@ from .streaming import WINDOW_BATCHES, stream
 
 if TYPE_CHECKING:
     import torch
-    from tqdm import tqdm
 
 Embeddings = npt.NDArray[np.float32]
 Instructions = str | Sequence[str | None] | None
@@ -173,7 +171,7 @@ class ALM2VecEncoder:
             ModelContractError: the model answers in a way that its card rules out.
         """
         single, job = self._job(items, task, instruction, normalize)
-        _run(job, show_progress)
+        driving.run(job, show_progress)
         return job.embeddings()[0] if single else job.embeddings()
 
     def encode_query(
@@ -208,11 +206,7 @@ class ALM2VecEncoder:
         """
         handle = await asyncio.to_thread(self._acquire) if self._handle is None else self._acquire()
         single, job = self._job(items, task, instruction, normalize, handle=handle)
-        loop, context, steps = asyncio.get_running_loop(), contextvars.copy_context(), job.steps()
-        executor = handle.executor("audio" if job.has_audio else "text")
-        with _progress(job, show_progress) as bar:
-            while not job.finished:
-                bar.update(await loop.run_in_executor(executor, context.run, next, steps))
+        await driving.arun(job, handle, show_progress)
         return job.embeddings()[0] if single else job.embeddings()
 
     def encode_partial(
@@ -232,7 +226,24 @@ class ALM2VecEncoder:
         if inputs.is_single(items):
             items = [items]  # type: ignore[list-item]
         _, job = self._job(items, task, instruction, normalize, keep_going=True)
-        _run(job, show_progress)
+        driving.run(job, show_progress)
+        return job.result()
+
+    async def aencode_partial(
+        self,
+        items: Items,
+        *,
+        task: Task,
+        instruction: Instructions = None,
+        normalize: bool = True,
+        show_progress: bool = False,
+    ) -> EncodeResult:
+        """`encode_partial` without blocking the event loop; arguments, result and errors are the same."""
+        handle = await asyncio.to_thread(self._acquire) if self._handle is None else self._acquire()
+        if inputs.is_single(items):
+            items = [items]  # type: ignore[list-item]
+        _, job = self._job(items, task, instruction, normalize, handle=handle, keep_going=True)
+        await driving.arun(job, handle, show_progress)
         return job.result()
 
     def encode_stream(
@@ -412,15 +423,3 @@ class ALM2VecEncoder:
     def _default_instruction(self, task: Task) -> str:
         own = self.query_instruction if task == "query" else self.document_instruction
         return own or DEFAULT_INSTRUCTIONS[task]
-
-
-def _run(job: Job, show_progress: bool) -> None:
-    with _progress(job, show_progress) as bar:
-        for settled in job.steps():
-            bar.update(settled)
-
-
-def _progress(job: Job, show: bool) -> tqdm[Any]:
-    from tqdm import tqdm
-
-    return tqdm(total=len(job), desc="ALM2Vec", unit="item", disable=not show)

@@ -249,6 +249,17 @@ class TestWrongItems:
         assert "not audio" in result.failures[0].reason
         assert "No such file" in result.failures[2].reason
 
+    def test_aencode_partial_gives_the_same(self, encoder, clips, tmp_path):
+        """Off the event loop; one item counts as a list of one."""
+        items = ["text", AudioClip(clips[0]), AudioClip(tmp_path / "none.wav"), ""]
+        expected = encoder.encode_partial(items, task="query")
+        found = asyncio.run(encoder.aencode_partial(items, task="query"))
+        np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+        assert found.indices.tolist() == [0, 1]
+        assert found.failures == expected.failures
+        assert [failure.index for failure in found.failures] == [2, 3]
+        assert asyncio.run(encoder.aencode_partial("", task="query")).failures[0].index == 0
+
     def test_encode_partial_survives_every_kind_of_bad_clip(self, encoder, clips, tmp_path):
         """Whatever a library raises inside, the neighbours get their vectors."""
         closed = clips[0].open("rb")
