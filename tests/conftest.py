@@ -19,7 +19,7 @@ def pytest_configure(config):
     """No network, and neither the user's caches nor the user's token; read when the hub library is imported."""
     home = tempfile.TemporaryDirectory(prefix="alm2vec-tests-")
     config.add_cleanup(home.cleanup)
-    os.environ.update({"HF_HOME": home.name, "HF_HUB_OFFLINE": "1"})
+    os.environ.update({"HF_HOME": home.name, "HF_HUB_OFFLINE": "1", "HAYSTACK_TELEMETRY_ENABLED": "false"})
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # which share the processor, and so do their processes
         threads = max(1, (os.cpu_count() or 1) // int(workers))
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -86,6 +86,7 @@ def pytest_collection_modifyitems(items):
 def pytest_ignore_collect(collection_path):
     """Tests of a door are skipped whole where its framework is not installed."""
     needs = {
+        "test_haystack": "haystack",
         "test_langchain": "langchain_core",
         "test_llama_index": "llama_index.core",
         "test_sentence_transformers": "sentence_transformers",

@@ -58,6 +58,7 @@ def test_the_check_can_fail():
 @pytest.mark.parametrize(
     ("framework", "door", "extra"),
     [
+        ("haystack", "haystack", "haystack"),
         ("langchain_core", "langchain", "langchain"),
         ("llama_index.core", "llama_index", "llama-index"),
         ("sentence_transformers", "sentence_transformers", "sentence-transformers"),

@@ -1,0 +1,156 @@
+"""`AudioFileToDocument`: recordings as documents that point to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from haystack import Document, component, default_from_dict, default_to_dict, logging
+from haystack.components.converters.utils import normalize_metadata
+from haystack.dataclasses import ByteStream
+
+from alm2vec_integrations import arguments
+from alm2vec_integrations._haystack import mime_types
+from alm2vec_integrations._haystack.documents import DIGEST
+from alm2vec_integrations.audio.access import DIGEST_LENGTH, AccessPolicy, file_digest
+from alm2vec_integrations.audio.decoding import measure
+from alm2vec_integrations.clips import AudioClip
+from alm2vec_integrations.errors import AudioError, InputError
+
+logger = logging.getLogger(__name__)
+
+
+@component
+class AudioFileToDocument:
+    """Makes a document of every recording, without decoding it.
+
+    A document holds the path, not the bytes, which stores would keep and hand out with every hit; of a recording
+    without a path it holds the bytes. Its meta has `file_path` (absolute, so that files of one name in two folders are
+    two documents), `mime_type`, `audio_digest` (of the bytes, so that a file recorded anew is another document, and
+    one that changed since is noticed) and `duration_seconds`.
+
+    Args:
+        store_blob: keep the bytes of files too.
+        content_placeholder: the `content` of every document, for stores that refuse documents without; it is not
+            embedded.
+        raise_on_failure: raise the error of the first source that cannot be read, rather than skip it with a warning.
+
+    Raises:
+        InputError: an argument has the wrong type.
+    """
+
+    def __init__(
+        self, *, store_blob: bool = False, content_placeholder: str | None = None, raise_on_failure: bool = False
+    ) -> None:
+        self.store_blob = arguments.flag("store_blob", store_blob)
+        self.content_placeholder = arguments.instruction("content_placeholder", content_placeholder)
+        self.raise_on_failure = arguments.flag("raise_on_failure", raise_on_failure)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The component as basic types."""
+        return default_to_dict(
+            self,
+            store_blob=self.store_blob,
+            content_placeholder=self.content_placeholder,
+            raise_on_failure=self.raise_on_failure,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> AudioFileToDocument:
+        """The component that `to_dict` wrote down."""
+        return default_from_dict(cls, data)
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, sources: list[str | Path | ByteStream], meta: dict[str, Any] | list[dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """Convert recordings.
+
+        Args:
+            sources: paths and bytes, mixed as they come. URLs are not opened.
+            meta: for all documents, or one for each source; over the meta of a `ByteStream`, under what is found out.
+
+        Returns:
+            `documents`, one for each source that can be read, in order.
+
+        Raises:
+            TypeError: a source of another type.
+            ValueError: `meta` of another length.
+            AudioError: a source that cannot be read, if `raise_on_failure`.
+        """
+        if not isinstance(sources, list):
+            raise TypeError(f"AudioFileToDocument expects a list of sources, got {type(sources).__name__}")
+        documents = []
+        for source, own_meta in zip(sources, normalize_metadata(meta, len(sources)), strict=True):
+            if not isinstance(source, (str, Path, ByteStream)):
+                raise TypeError(f"a source is a path or a ByteStream, got {type(source).__name__}")
+            try:
+                documents.append(self._convert(source, own_meta))
+            except InputError as error:
+                if self.raise_on_failure:
+                    raise
+                logger.warning("Not converted, and skipped: {error}", error=str(error))
+        return {"documents": documents}
+
+    def _convert(self, source: str | Path | ByteStream, meta: dict[str, Any]) -> Document:
+        if isinstance(source, ByteStream):
+            return self._of_bytes(source, meta)
+        clip = AudioClip(source)  # refuses URLs
+        path = str(Path(str(clip.path)).absolute())
+        found = {"file_path": path, "mime_type": mime_types.of_path(path), **_looked_at(AudioClip(path))}
+        data = _read(path) if self.store_blob else None
+        return self._document(data, {**meta, **found})
+
+    def _of_bytes(self, source: ByteStream, meta: dict[str, Any]) -> Document:
+        meta = {**source.meta, **meta}
+        named = source.meta.get("file_path")
+        clip = AudioClip(source.data, label=str(named) if named else None)
+        mime_type = mime_types.of_blob(source.mime_type)
+        if mime_type == mime_types.UNNAMED and named:
+            mime_type = mime_types.of_path(str(named))
+        found = {"mime_type": mime_type, **_looked_at(clip)}
+        # FileTypeRouter reads files whose meta it is given, and says where they are.
+        path = None if not isinstance(named, str) else str(Path(named).absolute())
+        if path is None or not _holds(path, found[DIGEST]):
+            return self._document(source.data, {**meta, **found})
+        return self._document(source.data if self.store_blob else None, {**meta, **found, "file_path": path})
+
+    def _document(self, data: bytes | None, meta: dict[str, Any]) -> Document:
+        # Haystack's own id goes through all bytes, written out as text; the digest stands for them.
+        told = json.dumps(meta, sort_keys=True, default=str)
+        blob = None if data is None else ByteStream(data, mime_type=meta["mime_type"])
+        return Document(
+            id=hashlib.sha256(told.encode()).hexdigest(), content=self.content_placeholder, blob=blob, meta=meta
+        )
+
+
+def _looked_at(clip: AudioClip) -> dict[str, Any]:
+    """What the header and the bytes say.
+
+    Raises:
+        AudioError: it is not audio, or cannot be read.
+    """
+    seconds = measure(clip, AccessPolicy(), whole=True).seconds
+    digest = file_digest(clip.path) if clip.path is not None else _digest(clip.source)
+    return {DIGEST: digest, "duration_seconds": round(seconds, 6)}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
+
+
+def _holds(path: str, digest: str) -> bool:
+    try:
+        return os.path.isfile(path) and file_digest(path) == digest  # noqa: PTH113 - says False of impossible names
+    except AudioError:  # it is there and cannot be read, so the bytes at hand stand for themselves
+        return False
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise AudioError(f"cannot be read: {error.strerror or error}", source=path) from error
