@@ -13,7 +13,7 @@ from haystack.utils import ComponentDevice, Secret
 from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kwargs
 
 from .. import arguments, tiny
-from ..checkpoint.resolving import PUBLISHED, TRUSTED_VARIABLE, is_known
+from ..checkpoint.resolving import PUBLISHED, TRUSTED_VARIABLE, check_stored, is_known
 from ..encoder import ALM2VecEncoder
 from ..errors import CheckpointUnavailableError, InputError
 
@@ -27,7 +27,6 @@ _COMMON = (
     "revision",
     "trust_remote_code",
     "local_files_only",
-    "cache_dir",
     "dtype",
     "model_kwargs",
     "batch_size",
@@ -48,6 +47,7 @@ class EmbeddingComponent:
     token: Secret | None
     trust_remote_code: bool | None
     revision: str | None
+    local_files_only: bool
     model_kwargs: dict[str, Any] | None
     _core: ALM2VecEncoder | None
     _from_storage: bool
@@ -68,8 +68,6 @@ class EmbeddingComponent:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(f"batch_size must be a whole number of 1 or more, got {size!r}")
         given["model"] = arguments.model_name(given["model"])
-        if given["cache_dir"] is not None:
-            given["cache_dir"] = as_path("cache_dir", given["cache_dir"])
         if given["dtype"] is not None:
             given["dtype"] = str(given["dtype"]).removeprefix("torch.")
         for name in _COMMON:
@@ -104,17 +102,26 @@ class EmbeddingComponent:
         """
         if self._core is None:
             given = self._encoder_arguments()
-            if self._from_storage and given["trust_remote_code"]:
-                if not is_known(self.model, self.revision):
-                    raise CheckpointUnavailableError(
-                        f"{self.model}: trust_remote_code in a stored pipeline does not count. Read the checkpoint's "
-                        f"code, then name it in the environment variable {TRUSTED_VARIABLE} as repo@revision, with "
-                        "that revision in the pipeline, or make the component in Python"
-                    )
-                given["trust_remote_code"] = None
             token = None if self.token is None else self.token.resolve_value()
+            if self._from_storage:
+                self._check_stored(token)
+                if given["trust_remote_code"]:
+                    given["trust_remote_code"] = None
             self._core = ALM2VecEncoder(token=token, **given)
         return self._core
+
+    def _check_stored(self, token: str | None) -> None:
+        """Raise unless the checkpoint's code is trusted although only a stored pipeline names it."""
+        if not is_known(self.model, self.revision):
+            raise CheckpointUnavailableError(
+                f"{self.model}: trust_remote_code in a stored pipeline does not count, and this checkpoint is not one "
+                f"that is trusted without it. Read its code, then name it in the environment variable "
+                f"{TRUSTED_VARIABLE} as repo@commit, with that commit as the pipeline's revision, or make the "
+                "component in Python"
+            )
+        check_stored(
+            self.model, self.revision, token=token, cache_dir=None, local_files_only=bool(self.local_files_only)
+        )
 
     # Haystack's lifecycle
 

@@ -27,7 +27,7 @@ HOME = "haystack_integrations.components.embedders.alm2vec"
 ENV_TOKEN = {"type": "env_var", "env_vars": ["HF_API_TOKEN", "HF_TOKEN"], "strict": False}
 COMMON = {
     "model": "owner/name", "device": None, "token": ENV_TOKEN, "revision": None, "trust_remote_code": None,
-    "local_files_only": False, "cache_dir": None, "dtype": None, "model_kwargs": None, "batch_size": 32,
+    "local_files_only": False, "dtype": None, "model_kwargs": None, "batch_size": 32,
     "max_batch_seconds": 480.0, "batching": "similar", "verify": "full", "progress_bar": True,
     "normalize_embeddings": True,
 }  # fmt: skip
@@ -46,7 +46,7 @@ OWN = {
 CHANGED = {
     "model": "owner/name", "device": {"type": "single", "device": "cuda:0"},
     "token": {"type": "env_var", "env_vars": ["MY_TOKEN"], "strict": True}, "revision": "v1",
-    "trust_remote_code": True, "local_files_only": True, "cache_dir": "/cache", "dtype": "bfloat16",
+    "trust_remote_code": True, "local_files_only": True, "dtype": "bfloat16",
     "model_kwargs": {"attn_implementation": "sdpa"}, "batch_size": 8, "max_batch_seconds": 60.0, "batching": "single",
     "verify": "off", "progress_bar": False, "normalize_embeddings": False,
 }  # fmt: skip
@@ -141,9 +141,10 @@ class TestConfiguration:
         """As YAML needs them."""
         given = {} if kind is ALM2VecTextEmbedder else {"root_path": tmp_path}
         pipeline = Pipeline()
-        pipeline.add_component("it", kind(model=tmp_path, cache_dir=tmp_path, **given))
+        pipeline.add_component("it", kind(model=tmp_path, **given))
         again = Pipeline.loads(pipeline.dumps()).get_component("it")
-        assert again.model == again.cache_dir == str(tmp_path)
+        assert again.model == str(tmp_path)
+        assert again.to_dict()["init_parameters"].get("root_path", str(tmp_path)) == str(tmp_path)
 
     @pytest.mark.parametrize(
         ("wrong", "message"),

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import weakref
 from pathlib import Path
+from types import MappingProxyType
 
 import fake_checkpoints
 import pytest
@@ -121,22 +122,21 @@ class TestTrust:
         return tmp_path / "the code was run"
 
     @pytest.fixture
-    def cache(self, tmp_path, sentinel):
-        """A hub cache with somebody's repository, whose code leaves a trace."""
-        snapshot = tmp_path / "cache" / "models--someone--else" / "snapshots" / ("0" * 40)
-        code = TOUCHING.format(sentinel=str(sentinel)) + fake_checkpoints.CODE
-        fake_checkpoints.write(snapshot, code)
-        return tmp_path / "cache"
+    def cache(self, tmp_path, sentinel, monkeypatch):
+        """A hub cache with somebody's repository, and somebody's proposal to a published one: they leave a trace."""
+        for repository in ("models--someone--else", "models--cara-ai--ALM2Vec-FT"):
+            code = TOUCHING.format(sentinel=str(sentinel)) + fake_checkpoints.CODE
+            fake_checkpoints.write(tmp_path / "cache" / repository / "snapshots" / ("0" * 40), code)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        gc.collect()  # of an earlier test's pipelines, whose model would be shared and no code run
 
-    def parameters(self, cache):
-        return {
-            "model": "someone/else", "revision": "0" * 40, "trust_remote_code": True, "cache_dir": str(cache),
-            "local_files_only": True,
-        }  # fmt: skip
+    PARAMETERS = MappingProxyType({
+        "model": "someone/else", "revision": "0" * 40, "trust_remote_code": True, "local_files_only": True
+    })  # fmt: skip
 
-    def yaml(self, kind, cache, **own):
+    def yaml(self, kind, **changed):
         pipeline = Pipeline()
-        component = kind(**self.parameters(cache), **own)
+        component = kind(**self.PARAMETERS | changed)
         if kind is ALM2VecTextEmbedder:
             retriever = InMemoryEmbeddingRetriever(InMemoryDocumentStore())
             component = TextEmbeddingRetriever(retriever=retriever, text_embedder=component)
@@ -153,7 +153,7 @@ class TestTrust:
     @pytest.mark.parametrize(("kind", "given"), CASES, ids=[kind.__name__ for kind, _ in CASES])
     def test_yaml_does_not_run_code(self, kind, given, cache, sentinel):
         """Nested, sync and async; what it says stays in it."""
-        text = self.yaml(kind, cache)
+        text = self.yaml(kind)
         assert "trust_remote_code: true" in text
         pipeline = Pipeline.loads(text)
         assert pipeline.dumps() == text
@@ -167,12 +167,12 @@ class TestTrust:
 
     def test_python_does(self, cache, sentinel):
         """So the trace would be seen."""
-        ALM2VecTextEmbedder(**self.parameters(cache), progress_bar=False).run(text="x")
+        ALM2VecTextEmbedder(**self.PARAMETERS, progress_bar=False).run(text="x")
         assert sentinel.exists()
 
     def test_a_process_can_opt_in(self, cache, sentinel, monkeypatch):
         """To one repository at one revision."""
-        text = self.yaml(ALM2VecQueryEmbedder, cache)
+        text = self.yaml(ALM2VecQueryEmbedder)
         monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"someone/else@{'1' * 40}")
         with pytest.raises(Exception, match="does not count"):
             Pipeline.loads(text).run({"it": {"text": "x"}})
@@ -180,6 +180,14 @@ class TestTrust:
         monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"someone/else@{'0' * 40}")
         assert Pipeline.loads(text).run({"it": {"text": "x"}})["it"]["embedding"]
         assert sentinel.exists()
+
+    def test_a_revision_that_anyone_may_have_proposed(self, cache, sentinel):
+        """Proposals to a published repository have commits there; what is published is on its main branch."""
+        pipeline = Pipeline.loads(self.yaml(ALM2VecQueryEmbedder, model="cara-ai/ALM2Vec-FT", trust_remote_code=None))
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"its revision '0000.*main branch"):
+                pipeline.run({"it": {"text": "x"}})
+        assert not sentinel.exists()
 
     def test_folders_are_not_trusted_either(self, fake):
         """Whoever writes YAML may be able to write a folder."""

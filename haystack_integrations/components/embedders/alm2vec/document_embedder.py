@@ -47,7 +47,7 @@ class ALM2VecDocumentEmbedder(EmbeddingComponent):
 
     Args:
         model: as for `ALM2VecTextEmbedder`; so are `device`, `token`, `revision`, `trust_remote_code`,
-            `local_files_only`, `cache_dir`, `dtype`, `model_kwargs`, `batch_size`, `max_batch_seconds`, `batching`,
+            `local_files_only`, `dtype`, `model_kwargs`, `batch_size`, `max_batch_seconds`, `batching`,
             `verify`, `progress_bar` and `normalize_embeddings`.
         prefix: before every text.
         suffix: after every text.
@@ -74,7 +74,6 @@ class ALM2VecDocumentEmbedder(EmbeddingComponent):
         revision: str | None = None,
         trust_remote_code: bool | None = None,
         local_files_only: bool = False,
-        cache_dir: str | os.PathLike[str] | None = None,
         dtype: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
         batch_size: int = 32,
@@ -102,7 +101,6 @@ class ALM2VecDocumentEmbedder(EmbeddingComponent):
             revision=revision,
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
-            cache_dir=cache_dir,
             dtype=dtype,
             model_kwargs=model_kwargs,
             batch_size=batch_size,

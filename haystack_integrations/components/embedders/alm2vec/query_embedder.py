@@ -32,7 +32,7 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
 
     Args:
         model: as for `ALM2VecTextEmbedder`; so are `device`, `token`, `revision`, `trust_remote_code`,
-            `local_files_only`, `cache_dir`, `dtype`, `model_kwargs`, `batch_size`, `max_batch_seconds`, `batching`,
+            `local_files_only`, `dtype`, `model_kwargs`, `batch_size`, `max_batch_seconds`, `batching`,
             `verify`, `progress_bar`, `normalize_embeddings`, `instruction` and `task`.
         root_path: the folder that paths of queries are relative to and must lie in; None opens any path, as for a
             caller who may read the machine's files anyway.
@@ -50,7 +50,6 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
         revision: str | None = None,
         trust_remote_code: bool | None = None,
         local_files_only: bool = False,
-        cache_dir: str | os.PathLike[str] | None = None,
         dtype: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
         batch_size: int = 32,
@@ -71,7 +70,6 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
             revision=revision,
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
-            cache_dir=cache_dir,
             dtype=dtype,
             model_kwargs=model_kwargs,
             batch_size=batch_size,
@@ -135,6 +133,7 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
         instruction: str | None = None,
     ) -> dict[str, Any]:
         """`run` without blocking the event loop; arguments, result and errors are the same."""
+        await self.warm_up_async()
         with _haystacks_words():
             vector = await self._encoder().aencode(self._item(audio, text), **self._how(instruction))
         return {"embedding": vector.tolist()}

@@ -33,7 +33,6 @@ class ALM2VecTextEmbedder(EmbeddingComponent):
         trust_remote_code: whether the checkpoint's own code is run. None trusts the two published checkpoints and the
             bundled one. True counts from Python code alone, not from a stored pipeline.
         local_files_only: never reach for the network.
-        cache_dir: where downloads are kept; None is the hub library's own place.
         dtype: "float32", "bfloat16", "float16" or "auto"; None is bfloat16 on a GPU that has it, else float32.
         model_kwargs: more keyword arguments for transformers' `from_pretrained`.
         batch_size: most items in one forward pass.
@@ -58,7 +57,6 @@ class ALM2VecTextEmbedder(EmbeddingComponent):
         revision: str | None = None,
         trust_remote_code: bool | None = None,
         local_files_only: bool = False,
-        cache_dir: str | os.PathLike[str] | None = None,
         dtype: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
         batch_size: int = 32,
@@ -77,7 +75,6 @@ class ALM2VecTextEmbedder(EmbeddingComponent):
             revision=revision,
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
-            cache_dir=cache_dir,
             dtype=dtype,
             model_kwargs=model_kwargs,
             batch_size=batch_size,
@@ -127,6 +124,7 @@ class ALM2VecTextEmbedder(EmbeddingComponent):
     async def run_async(self, text: str, instruction: str | None = None) -> dict[str, Any]:
         """`run` without blocking the event loop; arguments, result and errors are the same."""
         self._check(text)
+        await self.warm_up_async()
         vector = await self._encoder().aencode(text, **self._how(instruction))
         return {"embedding": vector.tolist()}
 

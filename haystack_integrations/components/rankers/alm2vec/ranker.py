@@ -40,7 +40,7 @@ class ALM2VecRanker(EmbeddingComponent):
 
     Args:
         model: as for `ALM2VecTextEmbedder`; so are `device`, `token`, `revision`, `trust_remote_code`,
-            `local_files_only`, `cache_dir`, `dtype`, `model_kwargs`, `batch_size`, `max_batch_seconds`, `batching`,
+            `local_files_only`, `dtype`, `model_kwargs`, `batch_size`, `max_batch_seconds`, `batching`,
             `verify`.
         top_k: how many documents to return.
         question: the aspect to compare by.
@@ -65,7 +65,6 @@ class ALM2VecRanker(EmbeddingComponent):
         revision: str | None = None,
         trust_remote_code: bool | None = None,
         local_files_only: bool = False,
-        cache_dir: str | os.PathLike[str] | None = None,
         dtype: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
         batch_size: int = 32,
@@ -89,7 +88,6 @@ class ALM2VecRanker(EmbeddingComponent):
             revision=revision,
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
-            cache_dir=cache_dir,
             dtype=dtype,
             model_kwargs=model_kwargs,
             batch_size=batch_size,
@@ -181,6 +179,7 @@ class ALM2VecRanker(EmbeddingComponent):
         asked = self._ask(documents, query, audio, question, instruction, top_k)
         if not documents:
             return {"documents": []}
+        await self.warm_up_async()
         with asked.blamed():
             found = await arerank(self._encoder(), asked.query, asked.candidates, **asked.how)
         return {"documents": asked.ranked(found)}
