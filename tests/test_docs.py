@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPETS = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # A page that is named after a door, and blocks elsewhere that open it, need its framework.
-FRAMEWORKS = {"llama-index": "llama_index", "sentence-transformers": "sentence_transformers"}
+FRAMEWORKS = {"haystack": "haystack", "llama-index": "llama_index", "sentence-transformers": "sentence_transformers"}
 MISSING = {page: name for page, name in FRAMEWORKS.items() if importlib.util.find_spec(name) is None}
 # Stands for a GPU where there is none.
 ON_CPU = {".cuda()": "", 'device="cuda"': 'device="cpu"'}
@@ -200,6 +200,32 @@ def test_the_example_with_llama_index(tmp_path):
     assert sorted(found[1][:2]) == ["dog over rain", "knock over rain"]
     assert found[2][:2] == ["dog over rain", "dog over piano"]
     assert answer == "Answer\n  2 recordings heard: ['dog over rain', 'knock over rain']"
+
+
+@pytest.mark.skipif("haystack" in MISSING, reason="haystack is not installed")
+def test_the_example_with_haystack(tmp_path):
+    """The first hit of each job is the right one."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "haystack_pipelines.py")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    first = [hits[0][1] for _, hits in blocks(done.stdout)]
+    assert first == ["church bell over wind", "knock over rain", "knock over rain", "dog over piano", "female"]
+
+
+@pytest.mark.skipif("haystack" in MISSING, reason="haystack is not installed")
+def test_pictures_of_pipelines_are_drawn_from_them():
+    """Each as its YAML file has it now."""
+    from haystack_pipelines import load, picture
+
+    page = (ROOT / "docs" / "haystack.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- picture: (\w+) -->\n```mermaid\n(.*?)\n```", page, re.DOTALL)
+    assert [name for name, _ in shown] == ["indexing", "search", "aspect"]
+    for name, drawn in shown:
+        assert drawn == picture(load(name))
 
 
 def test_links_lead_somewhere():
