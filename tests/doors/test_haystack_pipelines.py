@@ -24,6 +24,7 @@ from haystack.components.retrievers import (
     SentenceWindowRetriever,
     TextEmbeddingRetriever,
 )
+from haystack.components.routers import FileTypeRouter
 from haystack.components.writers import DocumentWriter
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
@@ -261,6 +262,18 @@ class TestOneModel:
         assert search.to_dict()["connections"] == [
             {"sender": "embedder.embedding", "receiver": "retriever.query_embedding"}
         ]
+
+
+def test_a_router_hands_on_one_recording_as_the_query(settings, clips):
+    """As a list of exactly one."""
+    pipeline = Pipeline()
+    pipeline.add_component("router", FileTypeRouter(mime_types=["audio/.*"]))
+    pipeline.add_component("query", ALM2VecQueryEmbedder(**settings))
+    pipeline.connect("router.audio/.*", "query.audio")
+    expected = ALM2VecQueryEmbedder(**settings).run(audio=clips[0])
+    assert pipeline.run({"router": {"sources": clips[:1]}})["query"] == expected
+    with pytest.raises(Exception, match="exactly one, got 2"):
+        pipeline.run({"router": {"sources": clips[:2]}})
 
 
 def in_memory(dim):
