@@ -1,39 +1,18 @@
-"""MIME types of recordings by file name, the same on every machine: Python's own table depends on the system's."""
+"""MIME types for Haystack: of videos the sound is taken, so that they too are audio."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
 
-MIME_TYPES = {
-    ".aac": "audio/aac",
-    ".aif": "audio/aiff",
-    ".aiff": "audio/aiff",
-    ".au": "audio/basic",
-    ".caf": "audio/x-caf",
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
-    ".mka": "audio/matroska",
-    ".mkv": "audio/matroska",
-    ".mov": "audio/quicktime",
-    ".mp3": "audio/mpeg",
-    ".mp4": "audio/mp4",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".rf64": "audio/wav",
-    ".w64": "audio/x-w64",
-    ".wav": "audio/wav",
-    ".webm": "audio/webm",
-}
-"""Of videos the sound is taken, so that they too are audio."""
+from ..audio.mime_types import MIME_TYPES
 
 UNNAMED = "audio/x-unnamed"
 """For what is audio by its bytes and has no name that says which."""
 
 
 def of_path(path: str) -> str:
-    """The type that a file's name says; `UNNAMED` for other names."""
-    return MIME_TYPES.get(PurePath(path).suffix.lower(), UNNAMED)
+    """The type of audio that a file's name says; `UNNAMED` for other names."""
+    return of_blob(MIME_TYPES.get(PurePath(path).suffix.lower()))
 
 
 def is_audio(mime_type: object) -> bool:

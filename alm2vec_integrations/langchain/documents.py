@@ -16,6 +16,7 @@ from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
 
 from ..audio.access import bytes_digest, file_digest
+from ..audio.mime_types import MIME_TYPES
 from ..audio.segmenting import segment
 from ..clips import AudioClip
 from ..errors import AudioError, InputError
@@ -24,14 +25,6 @@ Transcribe = Callable[[AudioClip], str]
 
 # Made for this purpose and never to change: keys in users' stores are derived from it.
 _NAMESPACE = uuid.UUID("0d1c5b0e-62a4-5f0b-8a3e-1c7d9a54f2b6")
-
-# By the ending of the name. Not from Python's `mimetypes`, whose answers depend on its version and on the machine.
-MIME_TYPES = {
-    ".wav": "audio/wav", ".rf64": "audio/wav", ".w64": "audio/x-w64", ".flac": "audio/flac", ".ogg": "audio/ogg",
-    ".oga": "audio/ogg", ".opus": "audio/ogg", ".mp3": "audio/mpeg", ".aif": "audio/aiff", ".aiff": "audio/aiff",
-    ".au": "audio/basic", ".caf": "audio/x-caf", ".m4a": "audio/mp4", ".aac": "audio/aac", ".mp4": "video/mp4",
-    ".mov": "video/quicktime", ".mka": "audio/matroska", ".mkv": "video/matroska", ".webm": "video/webm",
-}  # fmt: skip
 
 
 class AudioLoader(BaseLoader):

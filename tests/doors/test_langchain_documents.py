@@ -22,6 +22,7 @@ from alm2vec_integrations import AudioAccessError, AudioClip, AudioError, AudioT
 from alm2vec_integrations.audio import access
 from alm2vec_integrations.audio.access import AccessPolicy
 from alm2vec_integrations.audio.decoding import decode
+from alm2vec_integrations.audio.mime_types import MIME_TYPES
 from alm2vec_integrations.audio.recordings import AUDIO_SUFFIXES
 from alm2vec_integrations.langchain import (
     ALM2VecEmbeddings,
@@ -32,7 +33,6 @@ from alm2vec_integrations.langchain import (
     to_audio_block,
     to_audio_message,
 )
-from alm2vec_integrations.langchain.documents import MIME_TYPES
 
 
 def test_every_public_name_resolves():
