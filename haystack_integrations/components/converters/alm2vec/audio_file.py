@@ -15,7 +15,7 @@ from haystack.dataclasses import ByteStream
 from alm2vec_integrations import arguments
 from alm2vec_integrations._haystack import mime_types
 from alm2vec_integrations._haystack.documents import DIGEST
-from alm2vec_integrations.audio.access import DIGEST_LENGTH, AccessPolicy, file_digest
+from alm2vec_integrations.audio.access import AccessPolicy, bytes_digest, file_digest
 from alm2vec_integrations.audio.decoding import measure
 from alm2vec_integrations.clips import AudioClip
 from alm2vec_integrations.errors import AudioError, InputError
@@ -134,12 +134,8 @@ def _looked_at(clip: AudioClip) -> dict[str, Any]:
         AudioError: it is not audio, or cannot be read.
     """
     seconds = measure(clip, AccessPolicy(), whole=True).seconds
-    digest = file_digest(clip.path) if clip.path is not None else _digest(clip.source)
+    digest = file_digest(clip.path) if clip.path is not None else bytes_digest(clip.source)
     return {DIGEST: digest, "duration_seconds": round(seconds, 6)}
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
 
 
 def _holds(path: str, digest: str) -> bool:
