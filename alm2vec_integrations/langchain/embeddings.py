@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import hashlib
 import json
 import os
@@ -97,7 +98,8 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
         document_question: paired with every audio document, which then is embedded under that aspect.
         normalize: whether vectors have length 1.
         show_progress: draw a progress bar while documents are embedded.
-        encoder: stands in for the one that would be made from the arguments above.
+        encoder: stands in for the one that would be made from the arguments above; it brings its `model`, which then is
+            left out. Beside one that has none, `model` is a name for `cache_namespace`.
     """
 
     model_config = ConfigDict(
@@ -108,7 +110,7 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
         hide_input_in_errors=True,  # a message could show the token
     )
 
-    model_name: _Path = Field(alias="model")
+    model_name: _Path = Field(default="", alias="model")
     revision: str | None = None
     token: SecretStr | bool | None = Field(default_factory=secret_from_env("HF_TOKEN", default=None), repr=False)
     cache_dir: _Path | None = None
@@ -134,10 +136,25 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.encoder is not None and (given := self._settings()):
-            raise ValueError(f"encoder stands in for what these would make, so leave them out: {sorted(given)}")
+        if self.encoder is not None:
+            self._check_encoder(self.encoder)
+        elif not self.model_name:
+            raise ValueError("model is missing: give a hub id, 'alm2vec-tiny' or a folder")
         self._core()
         return self
+
+    def _check_encoder(self, encoder: Any) -> None:
+        # By these names: an isinstance of the protocol would ask for `dim`, for which the model is loaded.
+        if not all(callable(getattr(encoder, name, None)) for name in ("encode", "aencode")):
+            raise ValueError(f"encoder must have encode and aencode, as ALM2VecEncoder has, got {encoder!r}")
+        if given := self._settings():
+            raise ValueError(f"encoder stands in for what these would make, so leave them out: {sorted(given)}")
+        own = getattr(encoder, "model", None)
+        if own is None and not self.model_name:
+            raise ValueError("this encoder has no `model`: give one, a name by which caches tell it from others")
+        if own is not None and self.model_name not in ("", str(own)):
+            raise ValueError(f"encoder has a model already, {str(own)!r}: leave out model={self.model_name!r}")
+        self.model_name = self.model_name or str(own)
 
     def _settings(self) -> dict[str, Any]:
         """The fields that make the encoder, where they were given."""
@@ -161,28 +178,52 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
     def cache_namespace(self) -> str:
         """Another one for every setting that makes other document vectors, for `CacheBackedEmbeddings`.
 
-        It holds the model, the revision, the task, instruction and question of documents, and `normalize`, as digits of
-        a hash, so that it can be part of a file's name. Nothing is loaded, so a branch as `revision`, and the None that
-        is "main", stand for themselves: give a commit if the cache outlives it.
+        It holds the model, the revision, `dtype` and `model_kwargs` as given, the task, instruction and question of
+        documents, and `normalize`, as digits of a hash, so that it can be part of a file's name. Nothing is loaded, so
+        a branch as `revision`, and the None that is "main", stand for themselves: give a commit if the cache outlives
+        it. So does None as `dtype`, which another machine may take for another: give one if they share the cache.
         """
-        core, model, revision, default = self._core(), self.model_name, self.revision, None
-        if isinstance(core, ALM2VecEncoder):  # which may have been put in, and then says all this itself
-            model, revision = core.model, core._asked["revision"]
+        core, default = self._core(), None
+        loads: dict[str, Any] = {"model": self.model_name, "revision": None, "dtype": None, "model_kwargs": {}}
+        if isinstance(core, ALM2VecEncoder):
+            loads = {name: core._asked[name] for name in loads}
             default = core.document_instruction if self.document_task == "document" else core.query_instruction
         said = {
-            "model": model,
-            "revision": revision,
+            **loads,
             "task": self.document_task,
             "instruction": self.document_instruction or default or DEFAULT_INSTRUCTIONS[self.document_task],
             "question": self.document_question or None,
             "normalize": self.normalize,
         }
-        return f"alm2vec-{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]}-"
+        # Of model_kwargs, what JSON does not know, as torch's own objects, counts by its text.
+        digits = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        return f"alm2vec-{digits[:32]}-"
 
     def with_instructions(self, *, query: str | None = None, document: str | None = None) -> Self:
         """A copy with other instructions that shares the model; None keeps what is set, "" goes back to the default."""
         changes = {"query_instruction": query, "document_instruction": document}
-        return self.model_copy(update={name: value for name, value in changes.items() if value is not None})
+        return self.with_settings(**{name: value for name, value in changes.items() if value is not None})
+
+    def with_settings(self, **settings: Any) -> Self:
+        """A copy with other values of fields; unlike those of `model_copy`, they are checked.
+
+        It shares the model where that stays the same.
+
+        Example:
+            >>> by_speaker = embeddings.with_settings(document_task="query", document_question="Who is speaking?")
+
+        Raises:
+            InputError: there is no such field.
+            ValidationError: a field does not take the value.
+        """
+        changed = self.model_copy()
+        for given, value in settings.items():
+            name = "model_name" if given == "model" else given
+            if name not in type(self).model_fields:
+                close = difflib.get_close_matches(name, type(self).model_fields, n=1)
+                raise InputError(f"there is no setting {given!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+            self.__pydantic_validator__.validate_assignment(changed, name, value)
+        return changed
 
     def embed_documents(self, texts: list[str], *, instruction: str | None = None) -> list[list[float]]:
         """Vectors of texts and of audio references, in order.

@@ -46,7 +46,7 @@ def test_constructing_loads_nothing_and_checks_names(fake):
     assert fake_checkpoints.loads == []
     with pytest.raises(ValidationError, match="instruction"):
         ALM2VecEmbeddings(model=str(fake), instruction="x")
-    with pytest.raises(ValidationError, match="model"):
+    with pytest.raises(ValidationError, match="model is missing: give"):
         ALM2VecEmbeddings()
     with pytest.raises(ValidationError, match="max_batch_items"):
         ALM2VecEmbeddings(model=str(fake), max_batch_items=0)
@@ -113,7 +113,7 @@ class TestVectors:
 
     def test_an_index_under_a_question(self, embeddings, clips):
         """Audio documents are paired with the question and embedded as the card steers; texts are not."""
-        index = embeddings.model_copy(update={"document_task": "query", "document_question": "who?"})
+        index = embeddings.with_settings(document_task="query", document_question="who?")
         vectors = index.embed_documents([AudioClip(clips[0]).reference(), "a text"])
         assert vectors[0] == embeddings.embed_audio_query(clips[0], "who?")
         assert vectors[1] == embeddings.embed_query("a text")
@@ -206,7 +206,15 @@ class TestFields:
     def test_an_encoder_of_ones_own_leaves_no_field_ignored(self, encoder):
         """What it would make moot is refused."""
         with pytest.raises(ValidationError, match="allowed_audio_roots"):
-            ALM2VecEmbeddings(model="x", encoder=encoder, allowed_audio_roots=["a"])
+            ALM2VecEmbeddings(encoder=encoder, allowed_audio_roots=["a"])
+        with pytest.raises(ValidationError, match=r"encoder has a model already, .*: leave out model='x'"):
+            ALM2VecEmbeddings(model="x", encoder=encoder)
+
+    @pytest.mark.parametrize("wrong", [3, "alm2vec-tiny", object()])
+    def test_what_is_no_encoder(self, wrong):
+        """Refused before it is needed."""
+        with pytest.raises(ValidationError, match="encoder must have encode and aencode"):
+            ALM2VecEmbeddings(encoder=wrong)
 
     def test_one_string_is_not_a_list_and_a_list_not_a_query(self, embeddings):
         """Each would give vectors of the wrong things."""
@@ -219,6 +227,51 @@ class TestFields:
         """A field, so that a store's own calls show it."""
         embeddings.model_copy(update={"show_progress": True}).embed_documents(["a", "b"])
         assert "2/2" in capfd.readouterr().err
+
+
+class TestSettings:
+    """`with_settings`, which checks what `model_copy` takes on trust."""
+
+    def test_a_copy_that_shares_the_model(self, embeddings):
+        """And leaves the original alone."""
+        expected = embeddings.embed_query("x")
+        other = embeddings.with_settings(document_task="query", document_question="who?", normalize=False)
+        assert (other.document_task, other.document_question, other.normalize) == ("query", "who?", False)
+        assert (embeddings.document_task, embeddings.document_question, embeddings.normalize) == (
+            "document",
+            None,
+            True,
+        )
+        assert embeddings.with_settings().embed_query("x") == other.with_settings(normalize=True).embed_query("x")
+        assert embeddings.embed_query("x") == expected
+        assert len(fake_checkpoints.loads) == 1
+
+    def test_another_model(self, embeddings, tmp_path):
+        """By either name, with a path as at construction."""
+        for name in ("model", "model_name"):
+            changed = embeddings.with_settings(**{name: tmp_path}, trust_remote_code=False)
+            assert changed._core().model == changed.model_name == str(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("settings", "kind", "message"),
+        [
+            (
+                {"document_qestion": "who?"},
+                InputError,
+                "no setting 'document_qestion': did you mean 'document_question'",
+            ),
+            ({"nonsense": 1}, InputError, "no setting 'nonsense'$"),
+            ({"document_task": "index"}, ValidationError, "'query' or 'document'"),
+            ({"document_question": 3}, ValidationError, "valid string"),
+            ({"max_batch_items": 0}, ValidationError, "max_batch_items must be"),
+            ({"encoder": 3}, ValidationError, "encoder must have"),
+        ],
+    )
+    def test_refusals(self, embeddings, settings, kind, message):
+        before = embeddings.model_copy()
+        with pytest.raises(kind, match=message):
+            embeddings.with_settings(**settings)
+        assert embeddings == before
 
 
 class TestSharing:
@@ -245,8 +298,23 @@ class TestSharing:
 
     def test_another_encoder_can_be_put_in(self, encoder):
         """Anything that meets the protocol."""
-        embeddings = ALM2VecEmbeddings(model="not-a-model", encoder=encoder)
+        embeddings = ALM2VecEmbeddings(encoder=encoder)
+        assert encoder.model in repr(embeddings)
+        assert embeddings == ALM2VecEmbeddings(model=encoder.model, encoder=encoder)
+        assert fake_checkpoints.loads == []
         assert embeddings.embed_query("x") == encoder.encode("x", task="query").tolist()
+
+    def test_an_encoder_without_a_name_is_given_one(self, encoder):
+        """By which caches tell it from others."""
+
+        class Other:
+            encode, aencode = encoder.encode, encoder.aencode
+
+        with pytest.raises(ValidationError, match="give one, a name"):
+            ALM2VecEmbeddings(encoder=Other())
+        one, two = (ALM2VecEmbeddings(model=name, encoder=Other()) for name in ("a", "b"))
+        assert one.cache_namespace != two.cache_namespace
+        assert one.embed_query("x") == encoder.encode("x", task="query").tolist()
 
 
 class TestReferences:
@@ -297,7 +365,7 @@ class TestStore:
         """The same clip, after itself: by what is behind, and by what is in front."""
         found = []
         for question in ("Describe the background noise of this audio?", "What is the main sound?"):
-            aspect = embeddings.model_copy(update={"document_task": "query", "document_question": question})
+            aspect = embeddings.with_settings(document_task="query", document_question=question)
             vector = aspect.embed_audio_query(library[0], question)
             found.append(self.sources(self.store(aspect, library).similarity_search_by_vector(vector, k=2)))
         assert found == [
