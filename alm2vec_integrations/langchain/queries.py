@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator
 from typing_extensions import TypedDict  # pydantic, which LangChain describes inputs with, takes no other before 3.12
 
 from ..clips import AudioClip
@@ -35,6 +36,9 @@ class Query(TypedDict, total=False):
 
 QueryInput = str | Query
 PARTS = tuple(Query.__annotations__)
+
+# Looked at before pydantic would make a number of True.
+Count = Annotated[int | None, BeforeValidator(lambda value, info: check_count(str(info.field_name), value))]
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Asked:
 def understand(
     query: QueryInput,
     *,
+    text: str | None = None,
     audio: Audio | None = None,
     question: str | None = None,
     instruction: str | None = None,
@@ -93,6 +98,7 @@ def understand(
 
     Args:
         query: a text, or a dict of `Query`.
+        text: of the call; refused where `query` has its own.
         audio: of the call; refused where the dict has its own.
         question: of the call.
         instruction: of the call; "" is None here and everywhere.
@@ -103,10 +109,11 @@ def understand(
         InputError: neither text nor audio, an unknown key, a part of another type, or audio with two questions.
     """
     parts = _parts(query)
-    if audio is not None:
-        if "audio" in parts:
-            raise InputError("audio was given twice, in the query and by keyword: leave out one")
-        parts["audio"] = audio
+    for name, given in (("text", text), ("audio", audio)):
+        if given is not None:
+            if name in parts:
+                raise InputError(f"{name} was given twice, in the query and by keyword: leave out one")
+            parts[name] = given
     text, clip = parts.get("text"), _clip(parts.get("audio"))
     if text is None and clip is None:
         raise InputError('the query has neither "text" nor "audio": give one of them, or both')
@@ -149,6 +156,13 @@ def open_audio(audio: Any) -> AudioClip:
     if isinstance(audio, str) and AudioClip.looks_like_reference(audio):
         return AudioClip.from_reference(audio)
     return as_clip(audio)
+
+
+def check_count(name: str, value: Any) -> int | None:
+    """`value`, if it says how many; None says nothing."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InputError(f"{name} must be a whole number of 1 or more, or None, got {value!r}")
+    return value
 
 
 def _parts(query: Any) -> dict[str, Any]:

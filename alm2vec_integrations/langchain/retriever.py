@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
+from langchain_core.tools import BaseTool
 from langchain_core.vectorstores import VectorStoreRetriever
-from pydantic import ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from ..errors import InputError
 from .overrides import PendingQuery, pending
-from .queries import Asked, Audio, QueryInput, understand
+from .queries import Asked, Audio, Count, QueryInput, check_count, understand
 
-_OWN = ("instruction", "question", "audio")
+_OWN = ("instruction", "question", "audio", "text")
+_INSTEAD = {
+    "clip": "audio=",
+    "top_k": "k=",
+    "search_type": "the retriever's field search_type",
+    "search_kwargs": "the retriever's field search_kwargs, or their keywords by themselves",
+}
 
 
 class ALM2VecRetriever(VectorStoreRetriever):
@@ -25,9 +33,9 @@ class ALM2VecRetriever(VectorStoreRetriever):
     - a text is embedded as a query; with a question, it is an answer to it, and embedded as a document;
     - audio is embedded as a query, together with the text beside it or the question, which is the aspect to compare by.
 
-    `k`, `instruction`, `question` and `audio` may be keywords of `invoke`, `ainvoke`, `batch` and `bind`; what such a
-    keyword says comes before the dict, and the dict before the fields. Other keywords go to the store's search, as
-    `filter` does.
+    `k`, `instruction`, `question`, `text` and `audio` may be keywords of `invoke`, `ainvoke`, `batch` and `bind`; what
+    such a keyword says comes before the dict, and the dict before the fields. Other keywords go to the store's search,
+    as `filter` does.
 
     Example:
         >>> retriever = ALM2VecRetriever(vectorstore=store, k=5)
@@ -46,7 +54,7 @@ class ALM2VecRetriever(VectorStoreRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    k: int | None = None
+    k: Count = None
     instruction: str | None = None
     question: str | None = None
 
@@ -57,13 +65,29 @@ class ALM2VecRetriever(VectorStoreRetriever):
                 raise ValueError(f"search_kwargs go to the store, which does not know {name!r}: give it by itself")
         if self.k is not None and "k" in self.search_kwargs:
             raise ValueError("k was given twice, by itself and in search_kwargs: leave out one")
-        _check_k(self.k)
+        _check_keywords(self.search_kwargs)
+        check_count("k", self.search_kwargs.get("k"))
         return self
 
     @property
     def InputType(self) -> Any:  # noqa: N802 - LangChain's name
         """What `invoke` takes."""
         return QueryInput
+
+    def as_tool(
+        self,
+        args_schema: type[BaseModel] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arg_types: dict[str, type] | None = None,
+    ) -> BaseTool:
+        """A tool that takes a text; or the parts of a `Query`, where `arg_types` or `args_schema` say which."""
+        if args_schema is None and arg_types is None:
+            # LangChain makes no tool of an input that is a text or a dict.
+            texts = self.with_types(input_type=str)
+            return texts.as_tool(name=name or self.get_name(), description=description)
+        return super().as_tool(args_schema, name=name, description=description, arg_types=arg_types)
 
     def _get_relevant_documents(
         self,
@@ -73,11 +97,12 @@ class ALM2VecRetriever(VectorStoreRetriever):
         k: int | None = None,
         instruction: str | None = None,
         question: str | None = None,
+        text: str | None = None,
         audio: Audio | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        asked = self._understand(query, instruction, question, audio)
-        search, waiting = self._search(k, kwargs), _pending(asked)
+        asked = self._understand(query, text=text, audio=audio, question=question, instruction=instruction)
+        search, waiting = self._search(k, kwargs), self._pending(asked)
         with pending(waiting):
             found = super()._get_relevant_documents(waiting.text, run_manager=run_manager, **search)
         return self._checked(found, waiting)
@@ -90,36 +115,38 @@ class ALM2VecRetriever(VectorStoreRetriever):
         k: int | None = None,
         instruction: str | None = None,
         question: str | None = None,
+        text: str | None = None,
         audio: Audio | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        asked = self._understand(query, instruction, question, audio)
-        search, waiting = self._search(k, kwargs), _pending(asked)
+        asked = self._understand(query, text=text, audio=audio, question=question, instruction=instruction)
+        search, waiting = self._search(k, kwargs), self._pending(asked)
         with pending(waiting):
             found = await super()._aget_relevant_documents(waiting.text, run_manager=run_manager, **search)
         return self._checked(found, waiting)
 
-    def _understand(
-        self, query: QueryInput, instruction: str | None, question: str | None, audio: Audio | None
-    ) -> Asked:
-        return understand(
-            query,
-            audio=audio,
-            question=question,
-            instruction=instruction,
-            default_question=self.question,
-            default_instruction=self.instruction,
-        )
+    def _understand(self, query: QueryInput, **said: Any) -> Asked:
+        return understand(query, **said, default_question=self.question, default_instruction=self.instruction)
 
     def _search(self, k: int | None, keywords: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments for the store's search."""
-        for name in keywords:
-            # Many stores take any keyword and drop it.
-            if close := difflib.get_close_matches(name, _OWN, n=1, cutoff=0.75):
-                raise InputError(f"there is no keyword {name!r}: did you mean {close[0]!r}?")
-        _check_k(k)
+        _check_keywords(keywords)
+        check_count("k", k)
         chosen = self.k if k is None else k
         return keywords if chosen is None else {**keywords, "k": chosen}
+
+    def _pending(self, asked: Asked) -> PendingQuery:
+        """What the embeddings will find, unless a cache would keep its vector for that of the text alone."""
+        embeddings: Any = self.vectorstore.embeddings
+        while embeddings is not None:
+            if getattr(embeddings, "query_embedding_store", None):
+                raise InputError(
+                    f"{type(embeddings).__name__} keeps the vectors of queries by their text alone, and would mix up "
+                    "what else they say: make it without query_embedding_cache; or make the vector with embed_query or "
+                    "embed_audio_query and search with it: store.similarity_search_by_vector(vector)"
+                )
+            embeddings = getattr(embeddings, "underlying_embeddings", None)
+        return PendingQuery(asked.placeholder, asked.item, asked.task, asked.instruction)
 
     def _checked(self, found: list[Document], query: PendingQuery) -> list[Document]:
         """`found`, if it was found by `query`."""
@@ -135,10 +162,10 @@ class ALM2VecRetriever(VectorStoreRetriever):
         )
 
 
-def _pending(asked: Asked) -> PendingQuery:
-    return PendingQuery(asked.placeholder, asked.item, asked.task, asked.instruction)
-
-
-def _check_k(k: Any) -> None:
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-        raise InputError(f"k must be a whole number of 1 or more, or None, got {k!r}")
+def _check_keywords(names: Iterable[str]) -> None:
+    """Many stores take any keyword and drop it."""
+    for name in names:
+        if name in _INSTEAD:
+            raise InputError(f"a search has no keyword {name!r}: use {_INSTEAD[name]}")
+        if close := difflib.get_close_matches(name, _OWN, n=1, cutoff=0.75):
+            raise InputError(f"there is no keyword {name!r}: did you mean {close[0]!r}?")

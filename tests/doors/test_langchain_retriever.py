@@ -3,7 +3,6 @@
 import asyncio
 
 import fake_checkpoints
-import numpy as np
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.runnables import ConfigurableField
@@ -60,6 +59,8 @@ class TestWhatIsEmbedded:
             ({"audio": path, "question": "who?"}, {}, ("who?", True, "query", q)),
             ({"audio": path}, {"question": "who?"}, ("who?", True, "query", q)),
             ("who?", {"audio": path}, ("who?", True, "query", q)),
+            ({"audio": path}, {"text": "who?"}, ("who?", True, "query", q)),
+            ({"instruction": "i"}, {"text": "words"}, ("words", False, "query", "i")),
             ("male", {"question": "who?"}, ("male", False, "document", d)),
             ({"text": "male", "question": "who?"}, {"instruction": "i"}, ("male", False, "document", "i")),
             ({"audio": path, "text": "who?", "instruction": "i"}, {}, ("who?", True, "query", "i")),
@@ -108,7 +109,7 @@ class TestWhatIsEmbedded:
         base = store.embedding.with_instructions(document="stored")
         for embeddings, expected in (
             (base, "stored"),
-            (base.model_copy(update={"document_task": "query", "document_question": "who?"}), DOC_INSTRUCTION),
+            (base.with_settings(document_task="query", document_question="who?"), DOC_INSTRUCTION),
         ):
             store.embedding = embeddings
             ALM2VecRetriever(vectorstore=store, question="who?").invoke("male")
@@ -174,6 +175,24 @@ class TestWaysToSayIt:
         assert set(schema["$defs"]["Query"]["properties"]) == {"text", "audio", "question", "instruction"}
         assert retriever.get_input_schema().model_validate({"audio": AudioClip("x.wav"), "text": "who?"})
 
+    async def test_as_a_tool(self, retriever):
+        """Of one text, as LangChain's own; of parts where their types are given, as after `bind`."""
+        tool = retriever.as_tool(description="Finds sounds.")
+        assert (tool.name, tool.description, list(tool.args)) == ("ALM2VecRetriever", "Finds sounds.", ["tool_input"])
+        assert len(tool.invoke("q")) == len(await tool.ainvoke("q")) == 4
+        assert asked() == [("q", False, "query", QUERY_INSTRUCTION)] * 2
+        parts = retriever.as_tool(name="sounds", arg_types={"text": str, "question": str})
+        assert (parts.name, set(parts.args)) == ("sounds", {"text", "question"})
+        assert len(parts.invoke({"text": "male", "question": "who?"})) == 4
+        assert asked() == [("male", False, "document", DOC_INSTRUCTION)]
+        bound = retriever.bind(instruction="i", k=1)
+        for one, given in (
+            (bound.with_types(input_type=str).as_tool(), "q"),
+            (bound.as_tool(arg_types={"text": str}), {"text": "q"}),
+        ):
+            assert len(one.invoke(given)) == len(await one.ainvoke(given)) == 1
+            assert asked() == [("q", False, "query", "i")] * 2
+
     def test_in_a_chain(self, retriever, clips):
         """Between other runnables."""
         chain = (lambda path: {"audio": path}) | retriever | (lambda found: len(found))
@@ -182,13 +201,32 @@ class TestWaysToSayIt:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("keyword", ["instructions", "query_instruction", "Instruction", "questions", "audios"])
+    @pytest.mark.parametrize(
+        "keyword", ["instructions", "query_instruction", "Instruction", "questions", "audios", "texts"]
+    )
     def test_misspelt_keywords(self, retriever, keyword):
         """The store would take them, and drop them."""
         with pytest.raises(InputError, match=f"no keyword '{keyword}': did you mean"):
             retriever.invoke("q", **{keyword: "x"})
         with pytest.raises(InputError, match="did you mean"):
             asyncio.run(retriever.ainvoke("q", **{keyword: "x"}))
+        with pytest.raises(ValidationError, match=f"no keyword '{keyword}': did you mean"):
+            ALM2VecRetriever(vectorstore=retriever.vectorstore, search_kwargs={keyword: "x"})
+        assert asked() == []
+
+    @pytest.mark.parametrize(
+        ("keyword", "instead"),
+        [("clip", "audio="), ("top_k", "k="), ("search_type", "field search_type"), ("search_kwargs", "by themselves")],
+    )
+    def test_misplaced_keywords(self, retriever, keyword, instead):
+        """They too would be dropped."""
+        message = f"a search has no keyword '{keyword}': use .*{instead}"
+        with pytest.raises(InputError, match=message):
+            retriever.invoke("q", **{keyword: "x"})
+        with pytest.raises(InputError, match=message):
+            asyncio.run(retriever.bind(**{keyword: "x"}).ainvoke("q"))
+        with pytest.raises(ValidationError, match=message):
+            ALM2VecRetriever(vectorstore=retriever.vectorstore, search_kwargs={keyword: "x"})
         assert asked() == []
 
     @pytest.mark.parametrize("keyword", ["filter", "fetch_k", "lambda_mult", "score_threshold", "where_document",
@@ -219,6 +257,8 @@ class TestRefusals:
             ({"audio": "http://example.org/x.wav"}, {}, "download the file first"),
             ({"audio": "audio:x.wav#t=1,"}, {}, "malformed reference"),
             ({"audio": "x.wav"}, {"audio": "y.wav"}, "audio was given twice"),
+            ("q", {"text": "r"}, "text was given twice"),
+            ({}, {"text": 3}, '"text" must be a str, got int'),
             ({"audio": "x.wav", "text": "who?"}, {"question": "what?"}, "leave out the text or the question"),
             ({"audio": "x.wav", "text": "who?", "question": "what?"}, {}, "leave out the text or the question"),
             ("q", {"instruction": 3}, "instruction must be a str or None, got 3"),
@@ -238,9 +278,12 @@ class TestRefusals:
         [
             ({"instructions": "x"}, "instructions"),
             ({"k": 0}, "k must be"),
+            ({"k": True}, "k must be"),
+            ({"search_kwargs": {"k": 0}}, "k must be"),
             ({"k": 2, "search_kwargs": {"k": 3}}, "k was given twice"),
             ({"search_kwargs": {"instruction": "x"}}, "does not know 'instruction'"),
             ({"search_kwargs": {"audio": "x"}}, "does not know 'audio'"),
+            ({"search_kwargs": {"text": "x"}}, "does not know 'text'"),
         ],
     )
     def test_fields(self, store, fields, message):
@@ -307,78 +350,3 @@ class TestAStoreThatNeverAsks:
         assert store.similarity_search("q")
         with pytest.raises(InputError, match="InAThread did not ask"):
             ALM2VecRetriever(vectorstore=store).invoke("q", instruction="i")
-
-
-class TestCaches:
-    @pytest.fixture
-    def cache(self):
-        pytest.importorskip("langchain_classic")
-        from langchain_core.stores import InMemoryByteStore
-
-        return InMemoryByteStore()
-
-    def backed(self, embeddings, cache, **keywords):
-        from langchain_classic.embeddings import CacheBackedEmbeddings
-
-        return CacheBackedEmbeddings.from_bytes_store(
-            embeddings, cache, namespace=embeddings.cache_namespace, key_encoder="sha256", **keywords
-        )
-
-    def test_one_namespace_for_each_kind_of_document_vector(self, fake, embeddings):
-        """It changes with what changes document vectors, and with nothing else; nothing is loaded for it."""
-        same = [
-            embeddings,
-            ALM2VecEmbeddings(model=fake, trust_remote_code=True),
-            embeddings.with_instructions(query="x"),
-            embeddings.with_instructions(document=DOC_INSTRUCTION),
-            embeddings.model_copy(update={"show_progress": True}),
-        ]
-        assert len({one.cache_namespace for one in same}) == 1
-        others = [
-            embeddings.with_instructions(document="x"),
-            *(embeddings.model_copy(update=update) for update in (
-                {"model_name": "alm2vec-tiny"}, {"revision": "v1"}, {"document_task": "query"}, {"normalize": False},
-                {"document_question": "who?"}, {"document_question": "what?"},
-            )),
-        ]  # fmt: skip
-        assert len({one.cache_namespace for one in [embeddings, *others]}) == 1 + len(others)
-        assert fake_checkpoints.loads == []
-        # LangChain's file store takes these characters only.
-        assert set(embeddings.cache_namespace) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
-
-    def test_an_encoder_that_was_put_in_says_for_itself(self, fake, encoder, embeddings):
-        from alm2vec_integrations import ALM2VecEncoder
-
-        assert ALM2VecEmbeddings(model="any", encoder=encoder).cache_namespace == embeddings.cache_namespace
-        other = ALM2VecEncoder(fake, trust_remote_code=True, document_instruction="x")
-        expected = embeddings.with_instructions(document="x").cache_namespace
-        assert ALM2VecEmbeddings(model="any", encoder=other).cache_namespace == expected
-
-    def test_documents_are_embedded_once(self, embeddings, cache, clips):
-        """Again for another instruction, and again when a file's bytes change."""
-        reference = AudioClip(clips[0]).reference()
-        vectors = [self.backed(embeddings, cache).embed_documents([reference]) for _ in range(2)]
-        assert vectors[0] == vectors[1]
-        count = len(fake_checkpoints.calls)
-        other = self.backed(embeddings.with_instructions(document="x"), cache).embed_documents([reference])
-        assert other != vectors[0]
-        assert len(fake_checkpoints.calls) == count + 1
-        clips[0].write_bytes(clips[1].read_bytes())
-        assert self.backed(embeddings, cache).embed_documents([AudioClip(clips[0]).reference()]) != vectors[0]
-
-    def test_a_cache_of_documents_passes_queries_on(self, embeddings, cache):
-        store = InMemoryVectorStore(self.backed(embeddings, cache))
-        store.add_texts(["a", "b"])
-        fake_checkpoints.calls.clear()
-        assert ALM2VecRetriever(vectorstore=store).invoke("a", instruction="i")
-        assert asked() == [("a", False, "query", "i")]
-
-    def test_a_cache_of_queries_is_noticed(self, embeddings, cache):
-        """It serves the vector of the document with the same text, whatever the instruction."""
-        backed = self.backed(embeddings, cache, query_embedding_cache=True)
-        store = InMemoryVectorStore(backed)
-        store.add_texts(["a", "b"])
-        assert np.allclose(backed.embed_query("a"), embeddings.embed_documents(["a"])[0])
-        for keywords in ({}, {"instruction": "i"}):
-            with pytest.raises(InputError, match=r"did not ask .*CacheBackedEmbeddings.*no cache of queries"):
-                ALM2VecRetriever(vectorstore=store).invoke("a", **keywords)
