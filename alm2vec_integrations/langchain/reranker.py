@@ -1,34 +1,35 @@
-"""A document compressor over the core's `rerank`."""
+"""A document compressor over the core's ranking."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
-from .. import reranking
-from ..inputs import Item
+from ..reranking import Ranked, Ranking
 from .embeddings import ALM2VecEmbeddings
-from .queries import QueryInput, read_document, understand
+from .queries import Count, QueryInput, understand
 
 
 class ALM2VecReranker(BaseDocumentCompressor):
     """Orders documents anew by closeness to a query, by one aspect if there is a question.
 
-    With a question, every recording on either side is embedded together with it, as the model card steers, and texts
-    stand for answers. So a store that was filled without a question can be asked by aspect in a second step.
+    The query is embedded as `ALM2VecRetriever` embeds it, and the documents as the embeddings do for a store, so that
+    scores are those of a search. A question takes the place of the embeddings' `document_question`.
+
+    Where the embeddings are not made for an aspect (no `document_question`, task "document") and there is a question,
+    every recording on either side is embedded together with it as a query, as the model card steers, and texts stand
+    for answers. So a store that was filled without a question can be asked by aspect in a second step.
 
     A document whose `page_content` is a reference is audio, and is opened inside the embeddings'
     `allowed_audio_roots`; every other one is text.
 
     Args:
         embeddings: whose model, roots and instructions are used.
-        question: the aspect to compare by, where the query brings none; the embeddings' `document_question` is about
-            their store, and not asked here.
-        instruction: for queries, in place of the embeddings' own.
+        question: the aspect to compare by, where the query brings none.
+        instruction: in place of the embeddings' own, for the query and for recordings that are steered as it is.
         top_n: how many documents to return; all if None.
     """
 
@@ -37,7 +38,7 @@ class ALM2VecReranker(BaseDocumentCompressor):
     embeddings: ALM2VecEmbeddings
     question: str | None = None
     instruction: str | None = None
-    top_n: int | None = None
+    top_n: Count = None
 
     def compress_documents(
         self,
@@ -56,8 +57,11 @@ class ALM2VecReranker(BaseDocumentCompressor):
             InputError: a document or the query cannot be embedded; it names the place in `documents`, or the query.
             AudioAccessError: a reference points outside the embeddings' `allowed_audio_roots`.
         """
-        items, how = self._plan(documents, query)
-        return _ranked(documents, reranking.rerank(self.embeddings._core(), candidates=items, **how))
+        core, ranking = self.embeddings._core(), self._plan(documents, query)
+        for part in ranking.parts:
+            with part.blamed():
+                part.rows = core.encode(part.items, task=part.task, instruction=part.instruction)
+        return _ranked(documents, ranking.best())
 
     async def acompress_documents(
         self,
@@ -66,22 +70,36 @@ class ALM2VecReranker(BaseDocumentCompressor):
         callbacks: Callbacks | None = None,  # noqa: ARG002 - as above
     ) -> list[Document]:
         """`compress_documents` without blocking the event loop."""
-        items, how = self._plan(documents, query)
-        return _ranked(documents, await reranking.arerank(self.embeddings._core(), candidates=items, **how))
+        core, ranking = self.embeddings._core(), self._plan(documents, query)
+        for part in ranking.parts:
+            with part.blamed():
+                part.rows = await core.aencode(part.items, task=part.task, instruction=part.instruction)
+        return _ranked(documents, ranking.best())
 
-    def _plan(self, documents: Sequence[Document], query: QueryInput) -> tuple[list[Item], dict[str, Any]]:
+    def _plan(self, documents: Sequence[Document], query: QueryInput) -> Ranking:
         asked = understand(query, default_question=self.question, default_instruction=self.instruction)
-        items = [read_document(i, document.page_content) for i, document in enumerate(documents)]
-        return items, {
-            "query": asked.plain,
-            "question": asked.question,
-            "instruction": asked.instruction or self.embeddings.query_instruction,
-            "document_instruction": self.embeddings._answer_instruction(),
-            "top_n": self.top_n,
-        }
+        own, question = self.embeddings, asked.question or (asked.text if asked.clip is not None else None)
+        for_an_aspect = own.document_task == "query" or bool(own.document_question)
+        if for_an_aspect and question:
+            own = own.with_settings(document_question=question)
+        ranking = Ranking(
+            asked.plain,
+            own._parse([document.page_content for document in documents]),
+            question=question,
+            instruction=asked.instruction or own.query_instruction,
+            document_instruction=own.document_instruction,
+            top_n=self.top_n,
+        )
+        for part in ranking.parts:
+            if part.places is None:
+                # An answer's too, which the core would take from the documents.
+                part.instruction = own._query_side(asked.instruction, part.task)["instruction"]
+            elif for_an_aspect:
+                part.task, part.instruction = own.document_task, own.document_instruction
+        return ranking
 
 
-def _ranked(documents: Sequence[Document], ranking: Sequence[reranking.Ranked]) -> list[Document]:
+def _ranked(documents: Sequence[Document], ranking: Sequence[Ranked]) -> list[Document]:
     found = []
     for one in ranking:
         document = documents[one.index]

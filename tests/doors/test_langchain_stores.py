@@ -82,7 +82,7 @@ class TestEachStore:
     @pytest.mark.parametrize("question", [BACKGROUND, MAIN])
     async def test_two_questions_swap_the_first_hit(self, name, embeddings, documents, example, question):
         """In an index under the question, after the clip itself; an answer in words finds the same."""
-        aspect = embeddings.model_copy(update={"document_task": "query", "document_question": question})
+        aspect = embeddings.with_settings(document_task="query", document_question=question)
         with stores.empty(name, aspect, 160) as store:
             store.add_documents(documents)
             retriever = ALM2VecRetriever(vectorstore=store, k=2, question=question)
@@ -92,15 +92,20 @@ class TestEachStore:
             assert await both_ways(plain, {"audio": example, "text": question}) == expected
             assert await both_ways(plain, {"audio": example, "question": question}) == expected
             assert await both_ways(plain, question, audio=example) == expected
+            assert await both_ways(plain, {"audio": example}, text=question) == expected
             assert await both_ways(plain.bind(question=question), {"audio": example}) == expected
             answer = {BACKGROUND: "rain", MAIN: "a dog barking"}[question]
             assert set(await both_ways(retriever, answer)) == set(expected)
+            for query in ({"audio": example}, answer):
+                found = retriever.invoke(query, k=7)
+                again = ALM2VecReranker(embeddings=aspect, question=question).compress_documents(found[::-1], query)
+                assert names(again) == names(found)
 
     @pytest.mark.parametrize("question", [BACKGROUND, MAIN])
     async def test_two_instructions_swap_the_first_hit(self, name, embeddings, documents, example, question):
         """The instruction of the query as of the index, by each way to give it."""
         instruction = ABOUT[question]
-        aspect = embeddings.model_copy(update={"document_task": "query", "document_instruction": instruction})
+        aspect = embeddings.with_settings(document_task="query", document_instruction=instruction)
         with stores.empty(name, aspect, 160) as store:
             store.add_documents([one for one in documents if one.metadata["source"] != str(example)])
             expected = [AFTER_ITSELF[question]]
