@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from langchain_core.documents import Document
 from langchain_core.messages import HumanMessage
@@ -53,12 +53,14 @@ def to_audio_message(text: str, documents: Sequence[Document], *, allowed_audio_
         allowed_audio_roots: folders that references may point into.
 
     Raises:
-        InputError: as `to_audio_block`, naming the place in `documents`; or an empty text.
+        InputError: as `to_audio_block`, naming the place in `documents`; an empty text; or no list of documents.
         AudioAccessError: as `to_audio_block`.
         AudioError: as `to_audio_block`.
     """
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"the text of a message must be a non-empty str, got {text!r}")
+    if isinstance(documents, (Document, str)) or not isinstance(documents, Iterable):
+        raise InputError(f"documents must be a list of documents, got {type(documents).__name__}: wrap one in a list")
     policy = AccessPolicy(allowed_audio_roots)
     blocks: list[ContentBlock] = [create_text_block(text)]
     for index, document in enumerate(documents):
@@ -70,6 +72,8 @@ def to_audio_message(text: str, documents: Sequence[Document], *, allowed_audio_
 
 
 def _labelled(number: int, document: Document, policy: AccessPolicy) -> list[ContentBlock]:
+    if not isinstance(document, Document):
+        raise InputError(f"must be a Document, got {type(document).__name__}: wrap a text in Document(text)")
     if not AudioClip.looks_like_reference(document.page_content):
         source = document.metadata.get("source")
         label = f"[{number}]" if source is None else f"[{number}] {source}"

@@ -101,10 +101,13 @@ class AudioLoader(BaseLoader):
 class AudioBlobParser(BaseBlobParser):
     """Parses blobs that are recordings, as `AudioLoader` does, for LangChain's `GenericLoader`.
 
-    A blob's own metadata, and its "source" if they have one, are kept beside those of `AudioLoader`.
+    A blob's own metadata are kept beside those of `AudioLoader`. Where both have a name, that of `AudioLoader` counts,
+    but for "source", which is the blob's. The "mime_type" is by the path's ending, as there, since what Python guesses
+    for a blob depends on the machine.
 
     Args:
         segment_seconds: as for `AudioLoader`; so are `hop_seconds`, `min_seconds` and `transcribe`.
+        on_error: called with the error of each recording that cannot be read; if None, it is raised.
     """
 
     def __init__(
@@ -114,10 +117,12 @@ class AudioBlobParser(BaseBlobParser):
         hop_seconds: float | None = None,
         min_seconds: float = 1.0,
         transcribe: Transcribe | None = None,
+        on_error: Callable[[AudioError], Any] | None = None,
     ) -> None:
         self._cut = partial(segment, segment_seconds=segment_seconds, hop_seconds=hop_seconds, min_seconds=min_seconds)
-        self._cut(".")  # arguments are checked now, and nothing is read
+        self._cut(".", on_error=on_error)  # arguments are checked now, and nothing is read
         self._transcribe = _checked(transcribe)
+        self._on_error = on_error
 
     def lazy_parse(self, blob: Blob) -> Iterator[Document]:
         """The documents of one recording, in the order of time.
@@ -127,7 +132,7 @@ class AudioBlobParser(BaseBlobParser):
 
         Raises:
             InputError: the blob has no path, or its bytes are not those of the file there.
-            AudioError: the recording cannot be read.
+            AudioError: the recording cannot be read, and there is no `on_error`.
         """
         if blob.path is None:
             raise InputError(
@@ -136,16 +141,22 @@ class AudioBlobParser(BaseBlobParser):
                 source=blob.source,
             )
         clip = AudioClip(blob.path)
-        if blob.data is not None and bytes_digest(blob.as_bytes()) != file_digest(os.fspath(blob.path)):
-            raise InputError(
-                "the blob's bytes are not those of the file at its path, to which references would lead: write them "
-                "to a file and parse Blob.from_path(path)",
-                source=clip.name,
-            )
-        for document in _documents(self._cut(clip), self._transcribe):
-            own = {"mime_type": _plain_mime(blob.mimetype)} if blob.mimetype else {}
-            source = {"source": blob.source} if blob.source else {}
-            yield document.model_copy(update={"metadata": blob.metadata | document.metadata | own | source})
+        source = {"source": blob.metadata["source"]} if blob.metadata.get("source") else {}
+        try:
+            if blob.data is not None and bytes_digest(blob.as_bytes()) != file_digest(os.fspath(blob.path)):
+                raise InputError(
+                    "the blob's bytes are not those of the file at its path, to which references would lead: write "
+                    "them to a file and parse Blob.from_path(path)",
+                    source=clip.name,
+                )
+            clips = list(self._cut(clip))
+        except AudioError as error:
+            if self._on_error is None:
+                raise
+            self._on_error(error)
+            return
+        for document in _documents(iter(clips), self._transcribe, on_error=self._on_error):
+            yield document.model_copy(update={"metadata": blob.metadata | document.metadata | source})
 
 
 def audio_key_encoder(document: Document) -> str:
@@ -215,8 +226,3 @@ def _transcript(clip: AudioClip, transcribe: Transcribe) -> str:
     if not isinstance(text, str):
         raise InputError(f"transcribe must return a str, got {type(text).__name__}", source=clip.name)
     return text
-
-
-def _plain_mime(mime_type: str) -> str:
-    # Python calls WAV so, and chat models do not know it.
-    return "audio/wav" if mime_type in ("audio/x-wav", "audio/wave", "audio/vnd.wave") else mime_type

@@ -1,4 +1,4 @@
-"""Recordings as documents, documents in another order, and documents as a chat model's message."""
+"""Recordings as documents, and documents as a chat model's message."""
 
 import base64
 import io
@@ -6,7 +6,6 @@ import json
 import uuid
 from pathlib import Path
 
-import fake_checkpoints
 import numpy as np
 import pytest
 import recordings
@@ -15,18 +14,15 @@ import sounds
 from langchain_core.document_loaders import BaseBlobParser, BaseLoader
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
-from pydantic import ValidationError
 
 import alm2vec_integrations.langchain
-from alm2vec_integrations import AudioAccessError, AudioClip, AudioError, AudioText, InputError, segment
+from alm2vec_integrations import AudioAccessError, AudioClip, AudioError, InputError, segment
 from alm2vec_integrations.audio import access
 from alm2vec_integrations.audio.access import AccessPolicy
 from alm2vec_integrations.audio.decoding import decode
 from alm2vec_integrations.audio.mime_types import MIME_TYPES
 from alm2vec_integrations.audio.recordings import AUDIO_SUFFIXES
 from alm2vec_integrations.langchain import (
-    ALM2VecEmbeddings,
-    ALM2VecReranker,
     AudioBlobParser,
     AudioLoader,
     audio_key_encoder,
@@ -158,9 +154,8 @@ class TestLoader:
     def test_arguments_are_checked_at_once(self, calls, arguments, message):
         with pytest.raises(InputError, match=message):
             AudioLoader(calls, **arguments)
-        if "on_error" not in arguments:
-            with pytest.raises(InputError, match=message):
-                AudioBlobParser(**arguments)
+        with pytest.raises(InputError, match=message):
+            AudioBlobParser(**arguments)
 
     def test_what_is_no_path(self):
         for wrong, message in (
@@ -186,12 +181,51 @@ class TestBlobs:
         assert [(one.metadata["source"], one.metadata["caller"]) for one in found] == [("monday", "x")] * 3
         assert found[0].page_content == AudioLoader(path, segment_seconds=2).load()[0].page_content
 
-    def test_wav_is_audio_wav(self, calls):
-        """Whatever this Python calls it, and a type that was given is kept."""
-        path = calls / "a.wav"
-        for given, expected in (("audio/x-wav", "audio/wav"), ("audio/l16", "audio/l16"), (None, "audio/wav")):
-            blob = Blob.from_path(path, mime_type=given, guess_type=False)
-            assert {one.metadata["mime_type"] for one in AudioBlobParser().parse(blob)} == {expected}
+    @pytest.mark.parametrize("suffix", [*sorted(MIME_TYPES), ".WAV", ".sound", ""])
+    def test_whatever_python_guesses(self, calls, suffix):
+        """Equal documents, and keys, for every ending; a type that was given for a blob changes nothing."""
+        path = calls / f"x{suffix}"
+        path.write_bytes((calls / "a.wav").read_bytes())
+        expected = AudioLoader(path).load()
+        for blob in (
+            Blob.from_path(path),
+            Blob.from_path(path, guess_type=False),
+            Blob.from_path(path, mime_type="text/plain"),
+            Blob.from_path(path, mime_type="audio/x-wav"),
+        ):
+            found = AudioBlobParser().parse(blob)
+            assert found == expected
+            assert [audio_key_encoder(one) for one in found] == [audio_key_encoder(one) for one in expected]
+
+    def test_whose_metadata_count(self, calls):
+        """The loader's, but for the source; and the blob's where the loader has none."""
+        (expected,) = AudioLoader(calls / "more").load()
+        theirs = {"source": "monday", "caller": "x", "start_seconds": 9, "mime_type": "text/plain", "transcript": "hi"}
+        (found,) = AudioBlobParser().parse(Blob.from_path(calls / "more" / "b.flac", metadata=theirs))
+        assert found.metadata == expected.metadata | {"source": "monday", "caller": "x"}
+
+    def test_errors_can_be_collected(self, calls, monkeypatch):
+        """As by the loader; but a blob that cannot be a document is a mistake, and a transcriber's error its own."""
+        (calls / "bad.wav").write_bytes(b"nothing")
+        errors = []
+        parser = AudioBlobParser(on_error=errors.append)
+        for name in ("bad.wav", "a.wav", "missing.wav"):
+            assert len(parser.parse(Blob.from_path(calls / name))) == (name == "a.wav")
+        assert parser.parse(Blob.from_data(b"x", path=str(calls / "missing.wav"))) == []
+        assert [Path(error.source).name for error in errors] == ["bad.wav", "missing.wav", "missing.wav"]
+        with pytest.raises(AudioError, match=r"bad\.wav"):
+            AudioBlobParser().parse(Blob.from_path(calls / "bad.wav"))
+        with pytest.raises(InputError, match="the blob has no path"):
+            parser.parse(Blob.from_data(b"x"))
+
+        def transcribe(clip):
+            raise AudioError("deaf")
+
+        for one in (AudioLoader(calls / "a.wav", transcribe=transcribe, on_error=errors.append).load,
+                    lambda: AudioBlobParser(transcribe=transcribe, on_error=errors.append).parse(
+                        Blob.from_path(calls / "a.wav"))):  # fmt: skip
+            with pytest.raises(AudioError, match="deaf"):
+                one()
 
     def test_every_ending_has_a_type(self):
         assert set(MIME_TYPES) == AUDIO_SUFFIXES
@@ -239,113 +273,6 @@ class TestKeys:
     def test_metadata_must_be_json(self):
         with pytest.raises(InputError, match="x: metadata must be JSON"):
             audio_key_encoder(Document("x", metadata={"a": object()}))
-
-
-@pytest.fixture
-def embeddings(fake, clips):
-    return ALM2VecEmbeddings(model=fake, trust_remote_code=True, allowed_audio_roots=clips[0].parent)
-
-
-class TestReranker:
-    @pytest.fixture
-    def documents(self, clips):
-        return [
-            Document("male", id="1"),
-            *(Document(AudioClip(one).reference(), metadata={"n": 1}) for one in clips[:3]),
-        ]
-
-    async def both(self, reranker, documents, query):
-        found = reranker.compress_documents(documents, query)
-        assert await reranker.acompress_documents(documents, query) == found
-        return [(one.page_content, one.metadata["relevance_score"]) for one in found]
-
-    @pytest.mark.parametrize("question", [None, "who?"])
-    async def test_as_the_core(self, embeddings, documents, clips, question):
-        """Order and scores, for texts, clips and both."""
-        reranker = ALM2VecReranker(embeddings=embeddings, question=question, instruction="i", top_n=3)
-        core = embeddings._core()
-        candidates = ["male", *(AudioClip(one) for one in clips[:3])]
-        clip = AudioClip(clips[4])
-        for query, item, asked in (
-            ("words", "words", question),
-            ({"audio": clips[4]}, clip, question),
-            ({"audio": clips[4], "question": "what?"}, clip, "what?"),
-            ({"audio": clips[4], "text": "what?"}, AudioText("what?", clip), "what?"),
-        ):
-            expected = core.rerank(item, candidates, question=asked, instruction="i", top_n=3)
-            assert await self.both(reranker, documents, query) == [
-                (documents[one.index].page_content, one.score) for one in expected
-            ]
-
-    async def test_nothing_is_changed_in_place(self, embeddings, documents):
-        """Copies, with what documents had."""
-        before = [one.model_copy(deep=True) for one in documents]
-        found = ALM2VecReranker(embeddings=embeddings).compress_documents(documents, "q")
-        assert documents == before
-        assert {one.id for one in found} == {"1", None}
-        assert all(one.metadata.get("n") == 1 for one in found if one.id is None)
-
-    def test_instructions_of_the_embeddings(self, embeddings, documents):
-        """Those of queries and of documents, as in the store."""
-        own = embeddings.with_instructions(query="asked", document="stored")
-        ALM2VecReranker(embeddings=own).compress_documents(documents, "q")
-        assert {
-            (call["task"], call["instruction"]) for call in fake_checkpoints.calls if "q" in call.get("text", [])
-        } == {("query", "asked")}
-        assert {call["instruction"] for call in fake_checkpoints.calls if call["task"] == "document"} >= {"stored"}
-        fake_checkpoints.calls.clear()
-        ALM2VecReranker(embeddings=own, instruction="field").compress_documents(
-            documents, {"text": "q", "instruction": "item"}
-        )
-        assert {call["instruction"] for call in fake_checkpoints.calls} == {"item", "stored"}
-
-    async def test_refusals_name_the_document(self, embeddings, documents, tmp_path):
-        """Outside the roots, cut off, or empty; and fields that are none."""
-        reranker = ALM2VecReranker(embeddings=embeddings)
-        outside = sounds.write(tmp_path / "outside.wav", sounds.noise(0.5))
-        for content, kind, message in (
-            (AudioClip(outside).reference(), AudioAccessError, "^item 4, .*outside"),
-            (documents[1].page_content[:-3], InputError, "^item 4, .*malformed"),
-            ("audio:http://example.org/a.wav", InputError, "^item 4, .*URL"),
-            (" ", InputError, "^item 4, .*empty"),
-        ):
-            with pytest.raises(kind, match=message):
-                reranker.compress_documents([*documents, Document(content)], "q")
-            with pytest.raises(kind, match=message):
-                await reranker.acompress_documents([*documents, Document(content)], "q")
-        with pytest.raises(InputError, match="a query has"):
-            reranker.compress_documents(documents, {"texts": "q"})
-        with pytest.raises(InputError, match="top_n"):
-            ALM2VecReranker(embeddings=embeddings, top_n=0).compress_documents(documents, "q")
-        with pytest.raises(ValidationError, match="questions"):
-            ALM2VecReranker(embeddings=embeddings, questions="who?")
-        assert reranker.compress_documents([], "q") == []
-
-    @pytest.mark.parametrize(
-        ("question", "expected"),
-        [
-            ("Describe the background noise of this audio?", "knock over rain"),
-            ("What is the main sound?", "dog over piano"),
-        ],
-    )
-    def test_two_questions_swap_the_first(self, tiny, library, question, expected):
-        """Of what a store without a question found, by LangChain's own retriever with a compressor."""
-        pytest.importorskip("langchain_classic")
-        from langchain_classic.retrievers import ContextualCompressionRetriever
-        from langchain_core.vectorstores import InMemoryVectorStore
-
-        from alm2vec_integrations.langchain import ALM2VecRetriever
-
-        folder, example = library[0].parent, library[0]
-        embeddings = ALM2VecEmbeddings(model="alm2vec-tiny", device="cpu", allowed_audio_roots=folder)
-        store = InMemoryVectorStore(embeddings)
-        store.add_documents([one for one in AudioLoader(folder).load() if one.metadata["source"] != str(example)])
-        retriever = ContextualCompressionRetriever(
-            base_retriever=ALM2VecRetriever(vectorstore=store, k=6),
-            base_compressor=ALM2VecReranker(embeddings=embeddings, question=question, top_n=1),
-        )
-        (first,) = retriever.invoke({"audio": example})
-        assert Path(first.metadata["source"]).name == f"{expected}.flac"
 
 
 class TestChat:
@@ -417,3 +344,8 @@ class TestChat:
             to_audio_block(Document(AudioClip(clips[0]).reference()), allowed_audio_roots=None)
         with pytest.raises(InputError, match="non-empty"):
             to_audio_message(" ", [], **roots)
+        for wrong in (Document("a text"), "a text", None):
+            with pytest.raises(InputError, match="documents must be a list of documents"):
+                to_audio_message("?", wrong, **roots)
+        with pytest.raises(InputError, match=r"^item 1: must be a Document, got str"):
+            to_audio_message("?", [Document("a text"), "another"], **roots)
