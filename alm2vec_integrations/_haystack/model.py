@@ -13,9 +13,11 @@ from haystack.utils import ComponentDevice, Secret
 from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kwargs
 
 from .. import arguments, tiny
-from ..checkpoint.resolving import PUBLISHED, TRUSTED_VARIABLE, check_stored, is_known
+from ..checkpoint.configuration import Verify
+from ..checkpoint.resolving import PUBLISHED
+from ..checkpoint.stored import check_stored, other_keywords
 from ..encoder import ALM2VecEncoder
-from ..errors import CheckpointUnavailableError, InputError
+from ..errors import InputError
 
 DEFAULT_TOKEN = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False)
 """As in Haystack's own components: the first of these variables that is set, read when the model is loaded."""
@@ -48,6 +50,7 @@ class EmbeddingComponent:
     trust_remote_code: bool | None
     revision: str | None
     local_files_only: bool
+    verify: Verify
     model_kwargs: dict[str, Any] | None
     _core: ALM2VecEncoder | None
     _from_storage: bool
@@ -99,6 +102,7 @@ class EmbeddingComponent:
 
         Raises:
             CheckpointUnavailableError: the component comes from a stored pipeline, whose word for code is not taken.
+            InputError: the stored pipeline says what a file may not say.
         """
         if self._core is None:
             given = self._encoder_arguments()
@@ -110,18 +114,23 @@ class EmbeddingComponent:
             self._core = ALM2VecEncoder(token=token, **given)
         return self._core
 
+    async def _encoder_async(self) -> ALM2VecEncoder:
+        """`_encoder` off the event loop: for a stored revision it may ask the hub."""
+        return await asyncio.to_thread(self._encoder)
+
     def _check_stored(self, token: str | None) -> None:
-        """Raise unless the checkpoint's code is trusted although only a stored pipeline names it."""
-        if not is_known(self.model, self.revision):
-            raise CheckpointUnavailableError(
-                f"{self.model}: trust_remote_code in a stored pipeline does not count, and this checkpoint is not one "
-                f"that is trusted without it. Read its code, then name it in the environment variable "
-                f"{TRUSTED_VARIABLE} as repo@commit, with that commit as the pipeline's revision, or make the "
-                "component in Python"
+        """Raise unless a file may say what this component's said; the file's trust_remote_code is not looked at."""
+        if others := other_keywords(self.model_kwargs):
+            raise InputError(
+                f"model_kwargs in a stored pipeline hold what a file may not say: {others}: they can load code or "
+                "weights from elsewhere. Leave them out of the file, or make the component in Python"
             )
-        check_stored(
-            self.model, self.revision, token=token, cache_dir=None, local_files_only=bool(self.local_files_only)
-        )
+        if self.verify != "full":
+            raise InputError(
+                f"verify is {self.verify!r} in a stored pipeline, and no file lowers that guard: leave it out of the "
+                "file, or make the component in Python"
+            )
+        check_stored(self.model, self.revision, token=token, cache_dir=None, local_files_only=self.local_files_only)
 
     # Haystack's lifecycle
 
@@ -161,7 +170,7 @@ class EmbeddingComponent:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The component that `to_dict` wrote down. A `trust_remote_code` in `data` does not count.
+        """The component that `to_dict` wrote down. What opens doors or lowers guards in it is refused at the first load.
 
         Args:
             data: as `to_dict` gives it; it is left as it is.

@@ -329,9 +329,14 @@ class TestQueryEmbedder:
         ],
     )
     def test_what_is_no_query(self, made, given, error, message, in_loop):
-        """Each says what it is."""
+        """Each says what it is, also where the model would be refused; and what need not be opened costs no load."""
         with pytest.raises(error, match=message):
             run(made(ALM2VecQueryEmbedder), in_loop=in_loop, **given)
+        if given != {"audio": "none.wav"}:
+            assert fake_checkpoints.loads == []
+            unknown = ALM2VecQueryEmbedder(model="owner/name", progress_bar=False)
+            with pytest.raises(error, match=message):
+                run(unknown, in_loop=in_loop, **given)
 
     def test_paths_stay_inside_root_path(self, made, core, clips, in_loop):
         """They are relative to it, and it has that name in the error."""

@@ -158,9 +158,9 @@ class TestTrust:
         assert "trust_remote_code: true" in text
         pipeline = Pipeline.loads(text)
         assert pipeline.dumps() == text
-        with pytest.raises(Exception, match="trust_remote_code in a stored pipeline does not count"):
+        with pytest.raises(Exception, match="its code is not trusted for that"):
             pipeline.run({"it": given})
-        with pytest.raises(Exception, match="trust_remote_code in a stored pipeline does not count"):
+        with pytest.raises(Exception, match="its code is not trusted for that"):
             asyncio.run(Pipeline.loads(text).run_async({"it": given}))
         with pytest.raises(CheckpointError, match="ALM2VEC_TRUSTED_REPOS"):
             pipeline.get_component("it").warm_up()
@@ -175,7 +175,7 @@ class TestTrust:
         """To one repository at one revision."""
         text = self.yaml(ALM2VecQueryEmbedder)
         monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"someone/else@{'1' * 40}")
-        with pytest.raises(Exception, match="does not count"):
+        with pytest.raises(Exception, match="its code is not trusted for that"):
             Pipeline.loads(text).run({"it": {"text": "x"}})
         assert not sentinel.exists()
         monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"someone/else@{'0' * 40}")
@@ -190,11 +190,54 @@ class TestTrust:
                 pipeline.run({"it": {"text": "x"}})
         assert not sentinel.exists()
 
+    @pytest.mark.parametrize(
+        ("said", "message"),
+        [
+            ({"model_kwargs": {"attn_implementation": "someone/kernel"}}, r"\['attn_implementation'\]"),
+            ({"model_kwargs": {"allow_all_kernels": True}}, r"\['allow_all_kernels'\]"),
+            ({"model_kwargs": {"adapter_kwargs": {"revision": "x"}}}, r"\['adapter_kwargs'\]"),
+            ({"verify": "off"}, "verify is 'off'"),
+            ({"verify": "fast"}, "verify is 'fast'"),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize(("kind", "given"), CASES, ids=[kind.__name__ for kind, _ in CASES])
+    def test_files_open_no_doors(self, kind, given, said, message, cache, sentinel, monkeypatch):
+        """Not even of a checkpoint that is trusted: kernels and adapters come from elsewhere, and guards stay up."""
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"someone/else@{'0' * 40}")
+        text = self.yaml(kind, **said)
+        for loaded in (Pipeline.loads(text), Pipeline.loads(Pipeline.loads(text).dumps())):
+            with pytest.raises(Exception, match=message):
+                loaded.run({"it": given})
+            with pytest.raises(InputError, match=message):
+                loaded.get_component("it").warm_up()
+        assert not sentinel.exists()
+
+    def test_what_files_may_say(self, fake, monkeypatch):
+        """Names of transformers' own reach the model."""
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", str(fake))
+        component = ALM2VecQueryEmbedder(model=fake, model_kwargs={"attn_implementation": "eager"}, progress_bar=False)
+        again = ALM2VecQueryEmbedder.from_dict(component.to_dict())
+        assert again.run(text="x")["embedding"]
+        assert again._encoder().module.config._attn_implementation == "eager"
+
+    def test_a_process_can_opt_in_to_a_folder(self, fake, tmp_path, monkeypatch):
+        """By its whole path; another folder stays refused, and the refusal says what to set."""
+        pipeline = Pipeline()
+        pipeline.add_component("it", ALM2VecQueryEmbedder(model=fake, device=CPU, progress_bar=False))
+        text = pipeline.dumps()
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", str(tmp_path))
+        with pytest.raises(Exception, match=f"set ALM2VEC_TRUSTED_REPOS={fake}"):
+            Pipeline.loads(text).run({"it": {"text": "x"}})
+        assert fake_checkpoints.loads == []
+        monkeypatch.setenv("ALM2VEC_TRUSTED_REPOS", f"{tmp_path},{fake}")
+        assert Pipeline.loads(text).run({"it": {"text": "x"}})["it"]["embedding"]
+
     def test_folders_are_not_trusted_either(self, fake):
         """Whoever writes YAML may be able to write a folder."""
         pipeline = Pipeline()
         pipeline.add_component("it", ALM2VecQueryEmbedder(model=fake, trust_remote_code=True))
-        with pytest.raises(Exception, match="does not count"):
+        with pytest.raises(Exception, match="its code is not trusted for that"):
             Pipeline.loads(pipeline.dumps()).run({"it": {"text": "x"}})
         assert fake_checkpoints.loads == []
 

@@ -121,8 +121,9 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
             AudioAccessError: a path outside `root_path`.
             CheckpointError: the model cannot be loaded, or its code is not trusted.
         """
+        item, how = self._item(audio, text), self._how(instruction)
         with _haystacks_words():
-            vector = self._encoder().encode(self._item(audio, text), **self._how(instruction))
+            vector = self._encoder().encode(item, **how)
         return {"embedding": vector.tolist()}
 
     @component.output_types(embedding=list[float])
@@ -133,9 +134,9 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
         instruction: str | None = None,
     ) -> dict[str, Any]:
         """`run` without blocking the event loop; arguments, result and errors are the same."""
-        await self.warm_up_async()
+        item, how = self._item(audio, text), self._how(instruction)
         with _haystacks_words():
-            vector = await self._encoder().aencode(self._item(audio, text), **self._how(instruction))
+            vector = await (await self._encoder_async()).aencode(item, **how)
         return {"embedding": vector.tolist()}
 
     def _item(self, audio: Any, text: str | None) -> Item:

@@ -117,15 +117,16 @@ class ALM2VecTextEmbedder(EmbeddingComponent):
             CheckpointError: the model cannot be loaded, or its code is not trusted.
         """
         self._check(text)
-        vector = self._encoder().encode(text, **self._how(instruction))
+        how = self._how(instruction)
+        vector = self._encoder().encode(text, **how)
         return {"embedding": vector.tolist()}
 
     @component.output_types(embedding=list[float])
     async def run_async(self, text: str, instruction: str | None = None) -> dict[str, Any]:
         """`run` without blocking the event loop; arguments, result and errors are the same."""
         self._check(text)
-        await self.warm_up_async()
-        vector = await self._encoder().aencode(text, **self._how(instruction))
+        how = self._how(instruction)
+        vector = await (await self._encoder_async()).aencode(text, **how)
         return {"embedding": vector.tolist()}
 
     def _check(self, text: Any) -> None:
