@@ -20,8 +20,10 @@ DIGEST = "audio_digest"
 START, END = "start_seconds", "end_seconds"
 """Meta keys: which part of the recording a document is."""
 
-PROVENANCE = "alm2vec_"
-"""How meta keys begin that say how a vector came about."""
+PROVENANCE = tuple(
+    f"alm2vec_{name}" for name in ("kind", "task", "instruction", "question", "model", "revision", "error")
+)
+"""Meta keys that say how a vector came about, or why there is none."""
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,15 @@ def blame(error: InputError, index: int, document: Document) -> InputError:
 
 
 def with_provenance(meta: dict[str, Any], item: Item | None, said: dict[str, str | None]) -> dict[str, Any]:
-    """A copy of `meta` that says how the vector came about, in flat keys, in place of what an earlier one said.
+    """A copy of `meta` that says how the vector came about, in flat keys, in place of what those keys said.
 
     Args:
         meta: of the document.
         item: what was embedded, None if nothing was.
         said: by the ends of the keys.
     """
-    kept = {key: value for key, value in meta.items() if not key.startswith(PROVENANCE)}
+    kept = {key: value for key, value in meta.items() if key not in PROVENANCE}
     kind = None if item is None else kind_of(item)
     made = {"kind": kind, "question": item.text if isinstance(item, AudioText) else None, **said}
     # Some stores refuse None, or drop it.
-    return kept | {f"{PROVENANCE}{name}": value for name, value in made.items() if value is not None}
+    return kept | {f"alm2vec_{name}": value for name, value in made.items() if value is not None}

@@ -170,7 +170,7 @@ class EmbeddingComponent:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The component that `to_dict` wrote down. What opens doors or lowers guards in it is refused at the first load.
+        """The component that `to_dict` wrote down; what no file may say is refused when the model would be loaded.
 
         Args:
             data: as `to_dict` gives it; it is left as it is.

@@ -1,30 +1,31 @@
-"""The converter, the splitter, the ranker and what may be opened behind Haystack."""
+"""The converter, the splitter and what may be opened behind Haystack."""
 
-import asyncio
 import contextlib
 import copy
 import hashlib
 import logging
+import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fake_checkpoints
+import numpy as np
 import pytest
 import recordings
 import sounds
-from haystack import Document, Pipeline
+from haystack import Document
 from haystack.components.routers import FileTypeRouter
 from haystack.dataclasses import ByteStream
 from haystack.utils import ComponentDevice
 
-from alm2vec_integrations import QUESTIONS, ALM2VecEncoder, AudioAccessError, AudioClip, AudioError, InputError
+from alm2vec_integrations import ALM2VecEncoder, AudioAccessError, AudioClip, AudioError, InputError
 from alm2vec_integrations._haystack.mime_types import of_path
 from alm2vec_integrations.audio import workspace
 from alm2vec_integrations.audio.recordings import AUDIO_SUFFIXES
 from alm2vec_integrations.haystack import (
     ALM2VecDocumentEmbedder,
     ALM2VecQueryEmbedder,
-    ALM2VecRanker,
     AudioFileToDocument,
     AudioSplitter,
 )
@@ -73,13 +74,48 @@ class TestConverter:
         router = FileTypeRouter(mime_types=["audio/.*"])
         routed = router.run(sources=[clips[0]], meta={"speaker": "a"})["audio/.*"]
         assert isinstance(routed[0], ByteStream)
-        (found,) = self.convert(*routed)
+        (found,) = self.convert(*routed, root_path=clips[0].parent)
         assert (found.blob, found.meta["file_path"], found.meta["speaker"]) == (None, str(clips[0]), "a")
+
+    @pytest.mark.parametrize("root", [None, "other", "."])
+    def test_files_that_meta_names(self, clips, tmp_path, monkeypatch, root):
+        """Are looked at inside the root alone, so whoever sends bytes learns nothing of what else lies there."""
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "link.wav").symlink_to(clips[0])
+        opened, real = [], os.open
+        names = {str(clips[0]), clips[0].name, "link.wav"}
+        monkeypatch.setattr("os.open", lambda path, *a, **k: (opened.append(str(path)), real(path, *a, **k))[1])
+        data = clips[0].read_bytes()
+        for path in (clips[0], tmp_path / "other" / "link.wav", "/etc/passwd", "\0", "https://example.org/a.wav"):
+            opened.clear()
+            (found,) = self.convert(
+                ByteStream(data, meta={"file_path": str(path)}), root_path=root and tmp_path / root, store_blob=False
+            )
+            inside = root == "." and str(path).startswith(str(tmp_path))
+            assert (found.blob is None) == inside == bool(names & set(opened))
+            assert "/etc/passwd" not in opened
+
+    def test_what_ids_are_made_of(self, clips, caplog):
+        """What reads the same in every run; other meta is a bad source, and none at all a mistake."""
+        day = datetime(2024, 2, 29, tzinfo=UTC)
+        meta = {"day": day, "path": Path("a"), "n": np.float32(0.5), "list": [1, {"a": None}]}
+        ids = {self.convert(clips[0], meta=copy.deepcopy(meta))[0].id for _ in range(2)}
+        assert len(ids) == 1
+        assert self.convert(clips[0], meta=meta | {"day": day.replace(day=28)})[0].id not in ids
+        for wrong in ({1: "a", "b": 2}, {"b": object()}, {"b": {1, 2}}, {"a": {1: "a", "b": 2}}):
+            for source in (clips[0], ByteStream(clips[0].read_bytes())):
+                with pytest.raises(InputError, match="gives no id that lasts"):
+                    self.convert(source, meta=wrong, raise_on_failure=True)
+                assert self.convert(source, meta=wrong) == []
+            assert len(self.convert(*clips[:2], meta=[wrong, {}])) == 1
+        assert "gives no id that lasts" in caplog.text
+        with pytest.raises(TypeError, match="the meta of a source is a dict, got NoneType at 1"):
+            self.convert(*clips[:2], meta=[{}, None])
 
     def test_bytes_on_request(self, clips):
         """Beside the path."""
         for source in (clips[0], ByteStream(clips[0].read_bytes(), meta={"file_path": str(clips[0])})):
-            (found,) = self.convert(source, store_blob=True)
+            (found,) = self.convert(source, store_blob=True, root_path=clips[0].parent)
             assert found.blob == ByteStream(clips[0].read_bytes(), mime_type="audio/wav")
             assert found.meta["file_path"] == str(clips[0])
 
@@ -148,10 +184,12 @@ class TestConverter:
         """All arguments, back and forth."""
         data = {
             "type": f"{HOME}.converters.alm2vec.audio_file.AudioFileToDocument",
-            "init_parameters": {"store_blob": True, "content_placeholder": "x", "raise_on_failure": True},
-        }
+            "init_parameters": {
+                "store_blob": True, "content_placeholder": "x", "root_path": "/root", "raise_on_failure": True
+            },
+        }  # fmt: skip
         assert AudioFileToDocument.from_dict(data).to_dict() == data
-        defaults = {"store_blob": False, "content_placeholder": None, "raise_on_failure": False}
+        defaults = {"store_blob": False, "content_placeholder": None, "root_path": None, "raise_on_failure": False}
         assert AudioFileToDocument().to_dict()["init_parameters"] == defaults
 
 
@@ -321,75 +359,6 @@ class TestWhatIsOpened:
             embed(Document(meta={"file_path": str(clips[0])}), Document(blob=blob))
         assert seen
         assert not [path for path in seen if Path(path).exists()]
-
-
-class TestRanker:
-    @pytest.fixture
-    def ranker(self, library, tiny):
-        with_settings = {"model": "alm2vec-tiny", "device": ComponentDevice.from_str("cpu")}
-        return ALM2VecRanker(root_path=library[0].parent, **with_settings)
-
-    @pytest.fixture
-    def documents(self, library):
-        return AudioFileToDocument().run(sources=library[1:])["documents"]
-
-    @pytest.mark.parametrize("in_loop", [False, True])
-    def test_a_question_decides(self, ranker, documents, library, in_loop, tiny):
-        """What is like a dog over rain: by the background a knock over rain, by the main sound a dog."""
-
-        def rank(**given):
-            return (asyncio.run(ranker.run_async(**given)) if in_loop else ranker.run(**given))["documents"]
-
-        for question, first in (
-            (QUESTIONS["background"], "knock over rain.flac"), ("What is the main sound?", "dog over piano.flac"),
-        ):  # fmt: skip
-            given = {"query": question, "audio": library[0]}, {"question": question, "audio": str(library[0])}
-            for one in given:
-                found = rank(documents=documents, top_k=2, **one)
-                assert Path(found[0].meta["file_path"]).name == first
-                expected = tiny.rerank(
-                    AudioClip(library[0]), [AudioClip(path) for path in library[1:]], question=question, top_n=2
-                )
-                assert [document.score for document in found] == [one.score for one in expected]
-                assert [document.id for document in found] == [documents[one.index].id for one in expected]
-        assert all(document.score is None for document in documents)
-
-    def test_text(self, ranker, documents, tiny):
-        """A query in words, over texts and recordings."""
-        mixed = [Document(content="a piano"), *documents]
-        found = ranker.run(query="a church bell in the wind", documents=mixed)["documents"]
-        assert found[0].meta["file_path"].endswith("church bell over wind.flac")
-        assert len(found) == len(mixed)
-
-    def test_arguments(self, ranker, documents):
-        """An empty list comes back, what is none is named, by its document too."""
-        assert ranker.run(query="x", documents=[]) == {"documents": []}
-        for given, message in (
-            ({"documents": documents}, "both are None"),
-            ({"documents": documents, "query": "x", "top_k": 0}, "top_k must be"),
-            ({"documents": [Document(id="it")], "query": "x"}, "item 0, document it: has neither"),
-            ({"documents": [Document(id="it", meta={"file_path": "/etc/x.wav"})], "query": "x"}, "outside root_path"),
-            ({"documents": documents, "audio": "/none.wav"}, "outside root_path"),
-        ):
-            with pytest.raises(InputError, match=message):
-                ranker.run(**given)
-        with pytest.raises(TypeError, match="ALM2VecRanker expects a list of Documents"):
-            ranker.run(query="x", documents="x")
-
-    def test_storing(self):
-        """All arguments, back and forth."""
-        own = {
-            "top_k": 3, "question": "q?", "instruction": "i", "document_instruction": "d",
-            "meta_fields_to_embed": ["m"], "embedding_separator": " ", "file_path_meta_field": "path",
-            "root_path": "/root",
-        }  # fmt: skip
-        data = ALM2VecRanker(model="owner/name", **own).to_dict()
-        assert data["type"] == f"{HOME}.rankers.alm2vec.ranker.ALM2VecRanker"
-        assert own.items() <= data["init_parameters"].items()
-        assert ALM2VecRanker.from_dict(data).to_dict() == data
-        pipeline = Pipeline()
-        pipeline.add_component("ranker", ALM2VecRanker(model="owner/name", **own))
-        assert Pipeline.loads(pipeline.dumps()).get_component("ranker").to_dict() == data
 
 
 def test_large_blobs_have_cheap_ids():

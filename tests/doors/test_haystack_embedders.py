@@ -409,6 +409,9 @@ class TestDocumentEmbedder:
         assert again[0].meta == {"file_path": str(clips[0]), "mine": 1, "alm2vec_kind": "audio",
                                  "alm2vec_model": str(fake), "alm2vec_task": "document",
                                  "alm2vec_instruction": "call"}  # fmt: skip
+        own = Document(content="a", meta={"alm2vec_note": "mine", "alm2vec_error": "of an earlier run"})
+        kept = run(made(ALM2VecDocumentEmbedder), in_loop=in_loop, documents=[own])["documents"][0].meta
+        assert (kept["alm2vec_note"], "alm2vec_error" in kept) == ("mine", False)
         plain = run(made(ALM2VecDocumentEmbedder), in_loop=in_loop, documents=[first])["documents"][0]
         assert plain.meta["alm2vec_instruction"] == DOC_INSTRUCTION
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
+from datetime import date, time, timedelta
+from enum import Enum
+from numbers import Number
+from pathlib import Path, PurePath
 from typing import Any
+from uuid import UUID
 
 from haystack import Document, component, default_from_dict, default_to_dict, logging
 from haystack.components.converters.utils import normalize_metadata
@@ -15,6 +19,7 @@ from haystack.dataclasses import ByteStream
 from alm2vec_integrations import arguments
 from alm2vec_integrations._haystack import mime_types
 from alm2vec_integrations._haystack.documents import DIGEST
+from alm2vec_integrations._haystack.model import as_path
 from alm2vec_integrations.audio.access import AccessPolicy, bytes_digest, file_digest
 from alm2vec_integrations.audio.decoding import measure
 from alm2vec_integrations.clips import AudioClip
@@ -36,6 +41,8 @@ class AudioFileToDocument:
         store_blob: keep the bytes of files too.
         content_placeholder: the `content` of every document, for stores that refuse documents without; it is not
             embedded.
+        root_path: the folder in which files are looked at that the meta of bytes names; none are if None. Sources that
+            are paths are opened wherever they are, as the caller's own.
         raise_on_failure: raise the error of the first source that cannot be read, rather than skip it with a warning.
 
     Raises:
@@ -43,10 +50,17 @@ class AudioFileToDocument:
     """
 
     def __init__(
-        self, *, store_blob: bool = False, content_placeholder: str | None = None, raise_on_failure: bool = False
+        self,
+        *,
+        store_blob: bool = False,
+        content_placeholder: str | None = None,
+        root_path: str | os.PathLike[str] | None = None,
+        raise_on_failure: bool = False,
     ) -> None:
         self.store_blob = arguments.flag("store_blob", store_blob)
         self.content_placeholder = arguments.instruction("content_placeholder", content_placeholder)
+        self.root_path = as_path("root_path", root_path)
+        self._policy = AccessPolicy(self.root_path)
         self.raise_on_failure = arguments.flag("raise_on_failure", raise_on_failure)
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,6 +69,7 @@ class AudioFileToDocument:
             self,
             store_blob=self.store_blob,
             content_placeholder=self.content_placeholder,
+            root_path=self.root_path,
             raise_on_failure=self.raise_on_failure,
         )
 
@@ -77,18 +92,20 @@ class AudioFileToDocument:
             `documents`, one for each source that can be read, in order.
 
         Raises:
-            TypeError: a source of another type.
+            TypeError: a source, or the meta of one, of another type.
             ValueError: `meta` of another length.
             AudioError: a source that cannot be read, if `raise_on_failure`.
         """
         if not isinstance(sources, list):
             raise TypeError(f"AudioFileToDocument expects a list of sources, got {type(sources).__name__}")
         documents = []
-        for source, own_meta in zip(sources, normalize_metadata(meta, len(sources)), strict=True):
+        for index, (source, own) in enumerate(zip(sources, normalize_metadata(meta, len(sources)), strict=True)):
             if not isinstance(source, (str, Path, ByteStream)):
-                raise TypeError(f"a source is a path or a ByteStream, got {type(source).__name__}")
+                raise TypeError(f"a source is a path or a ByteStream, got {type(source).__name__} at {index}")
+            if not isinstance(own, dict):
+                raise TypeError(f"the meta of a source is a dict, got {type(own).__name__} at {index}")
             try:
-                documents.append(self._convert(source, own_meta))
+                documents.append(self._convert(source, own))
             except InputError as error:
                 if self.raise_on_failure:
                     raise
@@ -113,18 +130,47 @@ class AudioFileToDocument:
             mime_type = mime_types.of_path(str(named))
         found = {"mime_type": mime_type, **_looked_at(clip)}
         # FileTypeRouter reads files whose meta it is given, and says where they are.
-        path = None if not isinstance(named, str) else str(Path(named).absolute())
-        if path is None or not _holds(path, found[DIGEST]):
+        if not isinstance(named, str) or not self._holds(named, found[DIGEST]):
             return self._document(source.data, {**meta, **found})
-        return self._document(source.data if self.store_blob else None, {**meta, **found, "file_path": path})
+        found["file_path"] = str(Path(named).absolute())
+        return self._document(source.data if self.store_blob else None, {**meta, **found})
+
+    def _holds(self, path: str, digest: str) -> bool:
+        """Whether a file that meta names may be looked at, and holds these bytes; if not, they stand for themselves."""
+        try:
+            clip = AudioClip(str(Path(path).absolute()), is_reference=True, digest=digest)
+            with self._policy.open(clip, check_digest=True):
+                return True
+        except InputError:
+            return False
 
     def _document(self, data: bytes | None, meta: dict[str, Any]) -> Document:
-        # Haystack's own id goes through all bytes, written out as text; the digest stands for them.
-        told = json.dumps(meta, sort_keys=True, default=str)
         blob = None if data is None else ByteStream(data, mime_type=meta["mime_type"])
-        return Document(
-            id=hashlib.sha256(told.encode()).hexdigest(), content=self.content_placeholder, blob=blob, meta=meta
-        )
+        return Document(id=_id(meta), content=self.content_placeholder, blob=blob, meta=meta)
+
+
+def _id(meta: dict[str, Any]) -> str:
+    """Of a document. Haystack's own goes through all bytes, written out as text; the digest in meta stands for them.
+
+    Raises:
+        InputError: meta holds what reads otherwise in the next run.
+    """
+    try:
+        told = json.dumps(meta, sort_keys=True, default=_as_text)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"its meta gives no id that lasts ({error}): let keys be texts, and values texts, numbers, dates, paths, "
+            "and lists and dicts of these",
+            source=str(meta.get("file_path", "bytes")),
+        ) from error
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _as_text(value: Any) -> str:
+    """A value whose text is the same in every run, as that of an object in general is not."""
+    if isinstance(value, (date, time, timedelta, PurePath, UUID, Number, Enum, bytes)):
+        return str(value)
+    raise TypeError(f"it holds a {type(value).__name__}")
 
 
 def _looked_at(clip: AudioClip) -> dict[str, Any]:
@@ -136,13 +182,6 @@ def _looked_at(clip: AudioClip) -> dict[str, Any]:
     seconds = measure(clip, AccessPolicy(), whole=True).seconds
     digest = file_digest(clip.path) if clip.path is not None else bytes_digest(clip.source)
     return {DIGEST: digest, "duration_seconds": round(seconds, 6)}
-
-
-def _holds(path: str, digest: str) -> bool:
-    try:
-        return os.path.isfile(path) and file_digest(path) == digest  # noqa: PTH113 - says False of impossible names
-    except AudioError:  # it is there and cannot be read, so the bytes at hand stand for themselves
-        return False
 
 
 def _read(path: str) -> bytes:

@@ -38,8 +38,8 @@ class ALM2VecDocumentEmbedder(EmbeddingComponent):
     embedded), or if it has no content but an audio blob or a path. Every other one is text. A part of a recording is
     one whose meta has `start_seconds` and `end_seconds`.
 
-    Meta keys that begin with `alm2vec_` say how a vector came about: model, revision, task, instruction, question and
-    the kind of the item.
+    Its meta says how a vector came about, over what was there under these keys: `alm2vec_model`, `alm2vec_revision`,
+    `alm2vec_task`, `alm2vec_instruction`, `alm2vec_question` and `alm2vec_kind`, of the item.
 
     Example:
         >>> embedder = ALM2VecDocumentEmbedder(model="cara-ai/ALM2Vec-FT", root_path="calls")
