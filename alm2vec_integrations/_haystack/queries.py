@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,11 @@ def _clip(audio: Any, root_path: str | None) -> AudioClip:
     return clip if root_path is None else AudioClip(str(Path(root_path, audio)), is_reference=True, label=clip.label)
 
 
-def in_haystacks_words(error: InputError) -> InputError:
-    """The error by the name that folders have here."""
-    return type(error)(error.reason.replace("allowed_audio_roots", "root_path"), index=error.index, source=error.source)
+@contextmanager
+def haystacks_words() -> Iterator[None]:
+    """Make errors call folders by the name that they have here."""
+    try:
+        yield
+    except InputError as error:
+        reason = error.reason.replace("allowed_audio_roots", "root_path")
+        raise type(error)(reason, index=error.index, source=error.source) from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,8 @@ from haystack.utils import ComponentDevice, Secret
 
 from alm2vec_integrations import arguments
 from alm2vec_integrations._haystack.model import DEFAULT_TOKEN, EmbeddingComponent
-from alm2vec_integrations._haystack.queries import in_haystacks_words, query_item
+from alm2vec_integrations._haystack.queries import haystacks_words, query_item
 from alm2vec_integrations.checkpoint.configuration import Verify
-from alm2vec_integrations.errors import InputError
 from alm2vec_integrations.inputs import Item
 from alm2vec_integrations.instructions import Task
 from alm2vec_integrations.planning import Batching
@@ -122,7 +119,7 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
             CheckpointError: the model cannot be loaded, or its code is not trusted.
         """
         item, how = self._item(audio, text), self._how(instruction)
-        with _haystacks_words():
+        with haystacks_words():
             vector = self._encoder().encode(item, **how)
         return {"embedding": vector.tolist()}
 
@@ -135,7 +132,7 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
     ) -> dict[str, Any]:
         """`run` without blocking the event loop; arguments, result and errors are the same."""
         item, how = self._item(audio, text), self._how(instruction)
-        with _haystacks_words():
+        with haystacks_words():
             vector = await (await self._encoder_async()).aencode(item, **how)
         return {"embedding": vector.tolist()}
 
@@ -149,11 +146,3 @@ class ALM2VecQueryEmbedder(EmbeddingComponent):
             "normalize": self.normalize_embeddings,
             "show_progress": self.progress_bar,
         }
-
-
-@contextmanager
-def _haystacks_words() -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        raise in_haystacks_words(error) from error

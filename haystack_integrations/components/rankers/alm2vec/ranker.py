@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,19 +10,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from haystack import Document, component
+import numpy as np
+from haystack import Document, component, logging
 from haystack.dataclasses import ByteStream
 from haystack.utils import ComponentDevice, Secret
 
 from alm2vec_integrations import arguments
 from alm2vec_integrations._haystack.documents import DocumentReader, blame, check_documents
 from alm2vec_integrations._haystack.model import DEFAULT_TOKEN, EmbeddingComponent
-from alm2vec_integrations._haystack.queries import in_haystacks_words, query_item
+from alm2vec_integrations._haystack.queries import haystacks_words, query_item
 from alm2vec_integrations.checkpoint.configuration import Verify
 from alm2vec_integrations.errors import InputError
-from alm2vec_integrations.inputs import Item
+from alm2vec_integrations.inputs import AudioText, Item, check_item
 from alm2vec_integrations.planning import Batching
-from alm2vec_integrations.reranking import Ranked, arerank, rerank
+from alm2vec_integrations.reranking import Part, Ranking
+from alm2vec_integrations.runtime import EncodeResult
+
+logger = logging.getLogger(__name__)
 
 _INSTEAD = "Pass the documents that a retriever found."
 
@@ -46,11 +51,15 @@ class ALM2VecRanker(EmbeddingComponent):
         question: the aspect to compare by.
         instruction: for what is embedded as a query; None and "" are the published one.
         document_instruction: for what is embedded as a document; the same.
+        prefix: before every document's text, as the document embedder's `prefix`; give both the same.
+        suffix: after it, the same.
         meta_fields_to_embed: meta keys whose values are put before a text; values that are None are left out.
         embedding_separator: between those and the text.
         file_path_meta_field: the meta key that holds the path of a recording.
         root_path: the folder that those paths are relative to and must lie in; no path of a document is opened if
             None. The query's own path is opened wherever it is, unless it lies outside a folder given here.
+        raise_on_failure: raise the error of the first document that cannot be embedded. If False, such documents are
+            left out with a warning; a query that cannot be embedded is an error all the same.
 
     Raises:
         InputError: an argument has the wrong type or value.
@@ -75,10 +84,13 @@ class ALM2VecRanker(EmbeddingComponent):
         question: str | None = None,
         instruction: str | None = None,
         document_instruction: str | None = None,
+        prefix: str = "",
+        suffix: str = "",
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
         file_path_meta_field: str = "file_path",
         root_path: str | os.PathLike[str] | None = None,
+        raise_on_failure: bool = True,
     ) -> None:
         self._keep(
             root_path=root_path,
@@ -99,13 +111,18 @@ class ALM2VecRanker(EmbeddingComponent):
         self.question = arguments.instruction("question", question)
         self.instruction = arguments.instruction("instruction", instruction)
         self.document_instruction = arguments.instruction("document_instruction", document_instruction)
+        self.prefix = prefix
+        self.suffix = suffix
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
         self.file_path_meta_field = file_path_meta_field
         self.root_path = self._root_path
+        self.raise_on_failure = arguments.flag("raise_on_failure", raise_on_failure)
         self._reader = DocumentReader(
             file_path_meta_field=self.file_path_meta_field,
             root_path=self.root_path,
+            prefix=self.prefix,
+            suffix=self.suffix,
             meta_fields_to_embed=self.meta_fields_to_embed,
             embedding_separator=self.embedding_separator,
         )
@@ -121,10 +138,13 @@ class ALM2VecRanker(EmbeddingComponent):
             question=self.question,
             instruction=self.instruction,
             document_instruction=self.document_instruction,
+            prefix=self.prefix,
+            suffix=self.suffix,
             meta_fields_to_embed=self.meta_fields_to_embed,
             embedding_separator=self.embedding_separator,
             file_path_meta_field=self.file_path_meta_field,
             root_path=self.root_path,
+            raise_on_failure=self.raise_on_failure,
         )
 
     @component.output_types(documents=list[Document])
@@ -138,13 +158,13 @@ class ALM2VecRanker(EmbeddingComponent):
         instruction: str | None = None,
         top_k: int | None = None,
     ) -> dict[str, Any]:
-        """Rank documents.
+        """Rank documents. Arguments are given by name: which of them are a query, and which optional, varies.
 
         Args:
             documents: they stay as they are.
-            query: in words; with `audio`, the question about it.
+            query: in words; with `audio`, the question about it, and so the aspect to compare by.
             audio: a recording as the query, or a list of exactly one.
-            question: the aspect to compare by, for this run; None and "" are the component's.
+            question: the aspect to compare by, for this run and both sides; None and "" are the component's.
             instruction: for what is embedded as a query, for this run; the same.
             top_k: how many to return; None is the component's.
 
@@ -153,16 +173,22 @@ class ALM2VecRanker(EmbeddingComponent):
 
         Raises:
             TypeError: an argument of another type.
-            InputError: neither `query` nor `audio`, or a document or query that cannot be embedded; it names which.
+            InputError: neither `query` nor `audio`; two questions, `question` and a `query` with `audio`; a query that
+                cannot be embedded, or, if `raise_on_failure`, a document; it names which.
             AudioAccessError: a path outside `root_path`, or a file that has changed since it was converted.
             CheckpointError: the model cannot be loaded, or its code is not trusted.
         """
         asked = self._ask(documents, query, audio, question, instruction, top_k)
-        if not documents:
+        if not asked.places:
             return {"documents": []}
-        with asked.blamed():
-            found = rerank(self._encoder(), asked.query, asked.candidates, **asked.how)
-        return {"documents": asked.ranked(found)}
+        encoder = self._encoder()
+        for part in asked.ranking.parts:
+            with asked.blamed(part):
+                if self.raise_on_failure or part.places is None:
+                    part.rows = encoder.encode(part.items, **_how(part))
+                else:
+                    asked.take_partial(part, encoder.encode_partial(part.items, **_how(part)))
+        return {"documents": asked.ranked()}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -177,52 +203,104 @@ class ALM2VecRanker(EmbeddingComponent):
     ) -> dict[str, Any]:
         """`run` without blocking the event loop; arguments, result and errors are the same."""
         asked = self._ask(documents, query, audio, question, instruction, top_k)
-        if not documents:
+        if not asked.places:
             return {"documents": []}
-        await self.warm_up_async()
-        with asked.blamed():
-            found = await arerank(self._encoder(), asked.query, asked.candidates, **asked.how)
-        return {"documents": asked.ranked(found)}
+        encoder = await self._encoder_async()
+        for part in asked.ranking.parts:
+            with asked.blamed(part):
+                if self.raise_on_failure or part.places is None:
+                    part.rows = await encoder.aencode(part.items, **_how(part))
+                else:
+                    asked.take_partial(part, await encoder.aencode_partial(part.items, **_how(part)))
+        return {"documents": asked.ranked()}
 
     def _ask(self, documents: Any, query: Any, audio: Any, question: Any, instruction: Any, top_k: Any) -> _Asked:
         check_documents(documents, "ALM2VecRanker", _INSTEAD)
-        how = {
-            "question": arguments.instruction("question", question) or self.question,
-            "instruction": arguments.instruction("instruction", instruction) or self.instruction,
-            "document_instruction": self.document_instruction,
-            "top_n": self.top_k if top_k is None else _checked_top_k(top_k),
-        }
-        asked = _Asked(documents, query_item(audio, query, self.root_path), [], how)
+        item = query_item(audio, query, self.root_path)
+        asked = arguments.instruction("question", question)
+        # Whoever asks it, a question is for both sides, so the query's own must not stay in its item.
+        if isinstance(item, AudioText):
+            if asked:
+                raise InputError(
+                    "with audio, query is the question about it, and question is one too: pass one of them"
+                )
+            asked, item = item.text, item.audio
+        candidates, places = self._read(documents)
+        with haystacks_words():
+            ranking = Ranking(
+                item,
+                candidates,
+                question=asked or self.question,
+                instruction=arguments.instruction("instruction", instruction) or self.instruction,
+                document_instruction=self.document_instruction,
+                top_n=self.top_k if top_k is None else _checked_top_k(top_k),
+            )
+        return _Asked(documents, places, ranking)
+
+    def _read(self, documents: list[Document]) -> tuple[list[Item], list[int]]:
+        """The items that documents are made of, and where each document stands."""
+        items, places = [], []
         for index, document in enumerate(documents):
             try:
-                asked.candidates.append(self._reader.item(document))
+                items.append(check_item(self._reader.item(document), None))
+                places.append(index)
             except InputError as error:
-                raise blame(error, index, document) from error
-        return asked
+                named = blame(error, index, document)
+                if self.raise_on_failure:
+                    raise named from error
+                _warn(named)
+        return items, places
 
 
 @dataclass
 class _Asked:
-    """One run: `candidates` are the items that `documents` are made of, `how` the arguments of `rerank`."""
+    """One run.
+
+    Attributes:
+        documents: all of them.
+        places: where the document of each candidate stands.
+        ranking: of the candidates.
+    """
 
     documents: list[Document]
-    query: Item
-    candidates: list[Item]
-    how: dict[str, Any]
+    places: list[int]
+    ranking: Ranking
 
     @contextmanager
-    def blamed(self) -> Iterator[None]:
+    def blamed(self, part: Part) -> Iterator[None]:
         """Make an error name its document."""
         try:
-            yield
+            with haystacks_words(), part.blamed():
+                yield
         except InputError as error:
             if error.index is None:
-                raise in_haystacks_words(error) from error
-            raise blame(error, error.index, self.documents[error.index]) from error
+                raise
+            raise self._named(error, error.index) from error
 
-    def ranked(self, found: list[Ranked]) -> list[Document]:
+    def take_partial(self, part: Part, result: EncodeResult) -> None:
+        """The vectors of those items that have one; the others are far from everything, and their errors logged."""
+        part.rows = np.full((len(part.items), result.embeddings.shape[1]), np.nan, dtype=np.float32)
+        part.rows[result.indices] = result.embeddings
+        for failure in result.failures:
+            error = InputError(failure.reason, source=failure.source)
+            _warn(self._named(error, (part.places or ())[failure.index]))
+
+    def ranked(self) -> list[Document]:
         """Copies of the best documents with their scores."""
-        return [replace(self.documents[one.index], score=one.score) for one in found]
+        best = [one for one in self.ranking.best() if not math.isnan(one.score)]
+        return [replace(self.documents[self.places[one.index]], score=one.score) for one in best]
+
+    def _named(self, error: InputError, candidate: int) -> InputError:
+        place = self.places[candidate]
+        return blame(error, place, self.documents[place])
+
+
+def _how(part: Part) -> dict[str, Any]:
+    return {"task": part.task, "instruction": part.instruction}
+
+
+def _warn(error: InputError) -> None:
+    logger.warning("Not ranked, and left out: {error}", error=str(error))
 
 
 def _checked_top_k(value: Any) -> int:
