@@ -3,6 +3,7 @@
 import mimetypes
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from haystack import Document, component, default_from_dict, default_to_dict
@@ -50,12 +51,15 @@ class NaiveModel:
 class NaiveTextEmbedder(NaiveModel):
     instruction = QUERY_INSTRUCTION
 
-    @component.output_types(embedding=list[float], meta=dict)
+    def __init__(self, model, instruction=None, **given):  # which is for `run`, so here it comes to nothing
+        NaiveModel.__init__(self, model, **given)
+
+    @component.output_types(embedding=list[float], meta=dict[str, Any])
     def run(self, text: str, instruction: str | None = None):
         self.instruction = instruction or self.instruction
         return {"embedding": self.embed("query", self.instruction, text=[text])[0], "meta": {"model": str(self.model)}}
 
-    @component.output_types(embedding=list[float], meta=dict)
+    @component.output_types(embedding=list[float], meta=dict[str, Any])
     async def run_async(self, text: str, instruction: str | None = None):
         return self.run(text, instruction)
 
