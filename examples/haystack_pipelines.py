@@ -50,7 +50,9 @@ def main() -> None:
     """Index a folder of recordings and notes, then do the jobs."""
     dog, woman = (next(Path("library").glob(f"{name}*.flac")) for name in ("dog over rain", "woman"))
     indexing, search, text_search, aspect = map(load, ("indexing", "search", "text_search", "aspect"))
-    indexing.run({"router": {"sources": sorted(Path("recordings").iterdir())}})
+    done = indexing.run({"router": {"sources": sorted(Path("recordings").iterdir())}})
+    for document in done["checked"]["unmatched"]:
+        print("Not indexed:", document.meta["alm2vec_error"])
 
     text = "a church bell in the wind"
     show(f'Text to audio: "{text}"', text_search.run({"search": {"query": text}})["search"]["documents"])

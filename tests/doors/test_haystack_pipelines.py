@@ -80,6 +80,26 @@ class TestFromYaml:
         if WHEEL:
             assert all(Path(where).is_relative_to(WHEEL) for where in found["from"])
 
+    def test_bad_items_do_not_lose_the_run(self, library, tmp_path, monkeypatch, caplog):
+        """A blank note, a file that is no recording, and one found broken late are reported, and the rest written."""
+        monkeypatch.chdir(tmp_path)
+        folder = Path("recordings")
+        folder.mkdir()
+        shutil.copy(library[0], folder / "good.flac")
+        (folder / "note.txt").write_text("a note")
+        (folder / "blank.txt").write_text(" \n")
+        (folder / "none.flac").write_text("not a recording")
+        data = library[1].read_bytes()
+        middle = len(data) // 2
+        (folder / "late.flac").write_bytes(data[:middle] + bytes(4000) + data[middle + 4000 :])
+        pipeline = Pipeline.loads((YAML / "indexing.yaml").read_text(encoding="utf-8"))
+        done = pipeline.run({"router": {"sources": sorted(folder.iterdir())}})
+        assert done["writer"]["documents_written"] == 2
+        unmatched = done["checked"]["unmatched"]
+        assert sorted(Path(one.meta["file_path"]).name for one in unmatched) == ["blank.txt", "late.flac"]
+        assert all(one.meta["alm2vec_error"] for one in unmatched)
+        assert all(name in caplog.text for name in ("none.flac", "late.flac", "neither text nor audio"))
+
     def test_what_is_written_down_is_read_again(self):
         """Every component, and nested ones, without anything being allowed."""
         store = InMemoryDocumentStore()
