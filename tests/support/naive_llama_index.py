@@ -21,7 +21,13 @@ class NaiveEmbedding(BaseEmbedding):
         super().__init__(model_name="naive", **fields)
         self._encoder, self._instruction = encoder, instruction
 
+    def with_instructions(self, query=None):
+        """A copy, by pydantic's own means, which take any name."""
+        return self.model_copy(update={"instruction": query})
+
     def _item(self, text):
+        if not text:
+            return "nothing"  # as a model does that has a vector for an empty text; the core refuses to
         return AudioClip(text) if Path(text).is_file() else text
 
     def _get_query_embedding(self, query):
@@ -66,4 +72,6 @@ def documents(paths):
 
 def nodes(paths):
     """Recordings as nodes."""
-    return [NaiveAudioNode(audio_resource=MediaResource(path=path)) for path in paths]
+    return [
+        NaiveAudioNode(audio_resource=MediaResource(path=path), text_resource=MediaResource(text="")) for path in paths
+    ]
