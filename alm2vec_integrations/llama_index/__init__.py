@@ -4,11 +4,20 @@ from .._extras import require
 
 require("llama_index.core", "llama-index")
 
-from .embedding import ALM2VecEmbedding  # noqa: E402 - after the check that names the extra
+from .allowing import AllowedAudio  # noqa: E402 - after the check that names the extra
+from .embedding import ALM2VecEmbedding  # noqa: E402
 from .nodes import AudioNode  # noqa: E402
 from .parsing import AudioNodeParser  # noqa: E402
 from .querying import AudioQueryBundle  # noqa: E402
 from .reading import AudioReader  # noqa: E402
 from .reranking import ALM2VecRerank  # noqa: E402
 
-__all__ = ["ALM2VecEmbedding", "ALM2VecRerank", "AudioNode", "AudioNodeParser", "AudioQueryBundle", "AudioReader"]
+__all__ = [
+    "ALM2VecEmbedding",
+    "ALM2VecRerank",
+    "AllowedAudio",
+    "AudioNode",
+    "AudioNodeParser",
+    "AudioQueryBundle",
+    "AudioReader",
+]

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    SkipValidation,
+    model_serializer,
+    model_validator,
+)
 
 from .. import arguments
 from ..checkpoint.configuration import Verify
+from ..checkpoint.stored import check_stored
 from ..clips import AudioClip
 from ..encoder import Encoder
 from ..errors import InputError
 from ..inputs import AudioText, Item, as_clip
 from ..instructions import Task
 from ..planning import DEFAULT_MAX_ITEMS, Batching
-from .item_text import ItemText, carried
+from .item_text import ItemText, by_name, carried, carried_by_document, example, texts_of
 from .nodes import embedding_text
-from .settings import Audio, MadeEncoder, NameText, PathText
+from .querying import ExampleVector
+from .settings import Audio, MadeEncoder, NameText, PathText, check_dump
 
 _ENCODER_FIELDS = (
     "revision",
@@ -34,9 +53,6 @@ _ENCODER_FIELDS = (
     "allowed_audio_roots",
     "verify",
 )
-
-_NEVER_STORED = frozenset({"token", "trust_remote_code", "allowed_audio_roots"})
-"""What opens doors: only Python code decides it, and no stored configuration."""
 
 
 class ALM2VecEmbedding(BaseEmbedding):
@@ -64,7 +80,8 @@ class ALM2VecEmbedding(BaseEmbedding):
         document_question: paired with every audio document, which then is embedded under that aspect.
         normalize: whether vectors have length 1.
         embed_batch_size: items in one call of the encoder, which makes its own forward passes of them.
-        encoder: stands in for the one that would be made from the arguments above.
+        encoder: stands in for the one that would be made from the arguments above. What it was made with is not known
+            here: a dump cannot bring it back, and in an ingestion cache it shares nothing with any other.
         embeddings_cache: refused: it goes by text alone, and would answer a query with the vector of a document.
             `IngestionPipeline` has a cache that is right.
     """
@@ -104,6 +121,9 @@ class ALM2VecEmbedding(BaseEmbedding):
     encoder: SkipValidation[Encoder | None] = Field(default=None, exclude=True, repr=False)
 
     _made: MadeEncoder = PrivateAttr(default_factory=MadeEncoder)
+    _own: tuple[Encoder | None, str] = PrivateAttr(default=(None, ""))  # encoder, and its name in dumps
+    _from_dump: bool = PrivateAttr(default=False)
+    _accepted: tuple[str, str | None] | None = PrivateAttr(default=None)  # of what a dump names: model, revision
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -116,7 +136,8 @@ class ALM2VecEmbedding(BaseEmbedding):
             raise InputError(f"encoder stands in for what these would make, so leave them out: {sorted(given)}")
         for name in ("query_instruction", "text_instruction", "document_question"):
             arguments.instruction(name, getattr(self, name))
-        self.core()
+        if self.encoder is None:
+            self._made.of(self._settings(), self.model_name)  # looks at every argument and loads nothing
         return self
 
     @classmethod
@@ -130,15 +151,46 @@ class ALM2VecEmbedding(BaseEmbedding):
 
         Args:
             data: what `to_dict` gave.
-            kwargs: more fields, and other values for those in `data`: `allowed_audio_roots`, `token` and
-                `trust_remote_code` are part of no dump.
+            kwargs: more fields, and other values for those in `data`: `allowed_audio_roots`, `token`,
+                `trust_remote_code`, `cache_dir`, `local_files_only`, `device`, `max_batch_items`,
+                `max_batch_seconds`, `verify` and `encoder` are part of no dump.
 
         Raises:
-            InputError: `data` itself holds one of these.
+            InputError: `data` itself holds one of these, or `model_kwargs` that are code or weights from elsewhere.
+            CheckpointUnavailableError: when it is used: `data` names a checkpoint or a revision whose code is not
+                trusted, and `trust_remote_code=True` is not among `kwargs`.
         """
-        if decided := sorted(_NEVER_STORED & data.keys()):
-            raise InputError(f"a stored configuration cannot decide {decided}: pass them to from_dict as keywords")
-        return super().from_dict(data, **kwargs)
+        check_dump(cls, data, kwargs)
+        made = super().from_dict(data, **kwargs)
+        made._from_dump = True
+        return made
+
+    @classmethod
+    def model_validate(cls, obj: Any, **how: Any) -> Self:
+        """As `from_dict`, of a dict: pydantic's own way to read what was stored."""
+        if not isinstance(obj, Mapping):
+            return super().model_validate(obj, **how)
+        check_dump(cls, obj, {})
+        made = super().model_validate({key: obj[key] for key in obj if key != "class_name"}, **how)
+        made._from_dump = True
+        return made
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **how: Any) -> Self:
+        """The same, of JSON."""
+        return cls.model_validate(json.loads(json_data), **how)
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, _: SerializationInfo) -> dict[str, Any]:
+        """LlamaIndex's dump. It tells encoders of one's own apart, as caches go by it, and does not bring them back."""
+        data: dict[str, Any] = {**handler(self), "class_name": self.class_name()}
+        if self.encoder is None:
+            return data
+        if self._own[0] is not self.encoder:
+            self._own = self.encoder, uuid.uuid4().hex
+        names = ("query_instruction", "document_instruction")  # where it has them, they can be assigned
+        changeable = {name: str(getattr(self.encoder, name, None)) for name in names}
+        return data | {"encoder": {"name": self._own[1], **changeable}}
 
     def with_instructions(self, *, query: str | None = None, document: str | None = None) -> Self:
         """A copy with other instructions that shares the model; None keeps what is set, "" goes back to the default."""
@@ -147,8 +199,23 @@ class ALM2VecEmbedding(BaseEmbedding):
         return self.model_copy(update=given)
 
     def core(self) -> Encoder:
-        """What embeds; nothing is loaded for it."""
-        return self.encoder or self._made.of(self._settings(), self.model_name)
+        """What embeds; nothing is loaded for it.
+
+        Raises:
+            CheckpointUnavailableError: a dump names the checkpoint, and its code is not trusted for that.
+        """
+        if self.encoder is not None:
+            return self.encoder
+        named = (self.model_name, self.revision)
+        if self._from_dump and not self.trust_remote_code and self._accepted != named:
+            token, offline = self._plain_token(), self.local_files_only
+            check_stored(*named, token=token, cache_dir=self.cache_dir, local_files_only=offline)
+            self._accepted = named
+        return self._made.of(self._settings(), self.model_name)
+
+    async def acore(self) -> Encoder:
+        """`core` without blocking the event loop: the hub may be asked about what a dump names."""
+        return await asyncio.to_thread(self.core) if self._from_dump else self.core()
 
     def _settings(self) -> dict[str, Any]:
         """The fields that make the encoder, where they were given."""
@@ -157,8 +224,11 @@ class ALM2VecEmbedding(BaseEmbedding):
         if self.trust_remote_code is not None:
             settings["trust_remote_code"] = self.trust_remote_code
         if self.token is not None:
-            settings["token"] = self.token.get_secret_value() if isinstance(self.token, SecretStr) else self.token
+            settings["token"] = self._plain_token()
         return settings
+
+    def _plain_token(self) -> str | bool | None:
+        return self.token.get_secret_value() if isinstance(self.token, SecretStr) else self.token
 
     # Audio, by LlamaIndex's own way of texts
 
@@ -182,13 +252,13 @@ class ALM2VecEmbedding(BaseEmbedding):
         self, audio: Sequence[Audio], show_progress: bool = False, *, instruction: str | None = None
     ) -> list[list[float]]:
         """The vectors of audio documents, in order; arguments and errors as for `get_audio_embedding`."""
-        return self.get_text_embedding_batch(_texts(audio, instruction), show_progress=show_progress)
+        return self.get_text_embedding_batch(texts_of(audio, instruction), show_progress=show_progress)
 
     async def aget_audio_embedding_batch(
         self, audio: Sequence[Audio], show_progress: bool = False, *, instruction: str | None = None
     ) -> list[list[float]]:
         """`get_audio_embedding_batch` without blocking the event loop."""
-        return await self.aget_text_embedding_batch(_texts(audio, instruction), show_progress=show_progress)
+        return await self.aget_text_embedding_batch(texts_of(audio, instruction), show_progress=show_progress)
 
     def get_audio_query_embedding(
         self, audio: Audio, question: str | None = None, *, instruction: str | None = None
@@ -203,13 +273,13 @@ class ALM2VecEmbedding(BaseEmbedding):
         Raises:
             InputError: not a clip or a path, or audio that cannot be read.
         """
-        return self.get_query_embedding(_example(audio, question, instruction))
+        return ExampleVector(self.get_query_embedding(example(audio, question, instruction)))
 
     async def aget_audio_query_embedding(
         self, audio: Audio, question: str | None = None, *, instruction: str | None = None
     ) -> list[float]:
         """`get_audio_query_embedding` without blocking the event loop."""
-        return await self.aget_query_embedding(_example(audio, question, instruction))
+        return ExampleVector(await self.aget_query_embedding(example(audio, question, instruction)))
 
     # Nodes
 
@@ -239,7 +309,7 @@ class ALM2VecEmbedding(BaseEmbedding):
         return vector.tolist()  # type: ignore[no-any-return]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        vector = await self.core().aencode(**self._query_side(query))
+        vector = await (await self.acore()).aencode(**self._query_side(query))
         return vector.tolist()  # type: ignore[no-any-return]
 
     def _get_text_embedding(self, text: str) -> list[float]:
@@ -249,11 +319,15 @@ class ALM2VecEmbedding(BaseEmbedding):
         return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors = self.core().encode(**self._document_side(texts))
+        side = self._document_side(texts)
+        with by_name(side["items"]):
+            vectors = self.core().encode(**side)
         return vectors.tolist()  # type: ignore[no-any-return]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors = await self.core().aencode(**self._document_side(texts))
+        side = self._document_side(texts)
+        with by_name(side["items"]):
+            vectors = await (await self.acore()).aencode(**side)
         return vectors.tolist()  # type: ignore[no-any-return]
 
     def _query_side(self, query: str) -> dict[str, Any]:
@@ -266,7 +340,7 @@ class ALM2VecEmbedding(BaseEmbedding):
         }
 
     def _document_side(self, texts: Iterable[str]) -> dict[str, Any]:
-        pairs = [carried(text) for text in texts]
+        pairs = [carried_by_document(text) for text in texts]
         return {
             "items": [self._asked(item) for item, _ in pairs],
             "task": self.document_task,
@@ -279,7 +353,13 @@ class ALM2VecEmbedding(BaseEmbedding):
             return AudioText(self.document_question, item)
         return item
 
-    # Pickles
+    # Copies and pickles
+
+    def __copy__(self) -> Self:
+        """A twin that shares the model, and whose changes do not push this one's encoder out."""
+        twin = super().__copy__()
+        twin._made = copy.copy(self._made)
+        return twin
 
     def __getstate__(self) -> dict[Any, Any]:
         """What a pickle holds: the fields but for the token, without weights and without who listens in this process.
@@ -288,32 +368,23 @@ class ALM2VecEmbedding(BaseEmbedding):
         """
         state = BaseModel.__getstate__(self)
         fields = {name: value for name, value in state["__dict__"].items() if name != "callback_manager"}
-        return state | {"__dict__": fields | {"token": None}}
+        return state | {"__dict__": fields | {"token": None}, "from_dump": self._from_dump}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Make it anew of its fields."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
-
-
-def _texts(audio: Sequence[Audio], instruction: str | None) -> list[str]:
-    if isinstance(audio, (AudioClip, str)) or not isinstance(audio, Sequence):
-        raise InputError(f"this takes a list of clips, got one {type(audio).__name__}: wrap it in a list")
-    return [_text(index, clip, instruction) for index, clip in enumerate(audio)]
-
-
-def _text(index: int, audio: Audio, instruction: str | None) -> ItemText:
-    try:
-        return ItemText(as_clip(audio), instruction)
-    except InputError as error:
-        raise error.at(index) from error
-
-
-def _example(audio: Audio, question: str | None, instruction: str | None) -> ItemText:
-    clip = as_clip(audio)
-    return ItemText(AudioText(question, clip) if question else clip, instruction)
+        self._from_dump = state["from_dump"]
 
 
 def _embedded(nodes: Sequence[BaseNode], vectors: Sequence[list[float]]) -> Sequence[BaseNode]:
     for node, vector in zip(nodes, vectors, strict=True):
         node.embedding = vector
     return nodes
+
+
+def _of_dump(value: Any) -> Any:
+    return ALM2VecEmbedding.from_dict(dict(value)) if isinstance(value, Mapping) else value
+
+
+EmbeddingField = Annotated[ALM2VecEmbedding, BeforeValidator(_of_dump)]
+"""As a field of something else, whose dump holds the embedding's."""

@@ -1,19 +1,23 @@
-"""`ItemText`: a `str` that carries an item, so that audio takes LlamaIndex's way of texts."""
+"""How audio takes LlamaIndex's way of texts: in a `str` that carries it, or names it where only characters are kept."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from ..clips import AudioClip
-from ..inputs import AudioText, Item
+from ..errors import InputError
+from ..inputs import AudioText, Item, as_clip, name_of
+from .settings import Audio
 
 
 class ItemText(str):
     """What `ALM2VecEmbedding` embeds in place of the text that it reads as.
 
     Batching, events, callbacks and rate limits are LlamaIndex's, which has them for a `str` alone. The characters are
-    for those who look on, as events and keyword search do; only an object of this class, which Python code has made,
-    is ever audio, and the same characters in a plain `str` are a text.
+    for those who look on, as events and keyword search do; the same characters in a plain `str` are a text.
 
     Args:
         item: what is embedded.
@@ -44,6 +48,58 @@ class ItemText(str):
 def carried(text: str) -> tuple[Item, str | None]:
     """The item and the instruction that a text carries; any other text is an item itself, with no instruction."""
     return (text.item, text.instruction) if isinstance(text, ItemText) else (text, None)
+
+
+def texts_of(audio: Sequence[Audio], instruction: str | None) -> list[str]:
+    """Texts that carry the clips of a list.
+
+    Raises:
+        InputError: no list, or something that is no clip; names its place.
+    """
+    if isinstance(audio, (AudioClip, str)) or not isinstance(audio, Sequence):
+        raise InputError(f"this takes a list of clips, got one {type(audio).__name__}: wrap it in a list")
+    return [_text(index, clip, instruction) for index, clip in enumerate(audio)]
+
+
+def _text(index: int, audio: Audio, instruction: str | None) -> ItemText:
+    try:
+        return ItemText(as_clip(audio), instruction)
+    except InputError as error:
+        raise error.at(index) from error
+
+
+def example(audio: Audio, question: str | None, instruction: str | None) -> ItemText:
+    """The text that carries a query by example."""
+    clip = as_clip(audio)
+    return ItemText(AudioText(question, clip) if question else clip, instruction)
+
+
+@contextmanager
+def by_name(items: Sequence[Item]) -> Iterator[None]:
+    """Make an error name its item and no place: LlamaIndex makes batches, and a place would be one in a batch."""
+    try:
+        yield
+    except InputError as error:
+        source = error.source or (None if error.index is None else name_of(items[error.index]))
+        raise type(error)(error.reason, source=source) from error
+
+
+_MARK = "alm2vec:"
+_MARKED = re.compile(rf"{_MARK}(audio:\S*?[#&]v=[0-9a-f]{{16}})(?![0-9a-f])")
+
+
+def marked(clip: AudioClip) -> str:
+    """The clip's reference with a mark, for the metadata of nodes, which stores bring back as plain texts."""
+    return _MARK + clip.reference()
+
+
+def carried_by_document(text: str) -> tuple[Item, str | None]:
+    """As `carried`, and the recording that a text with `marked` in it is of; for what is embedded as a document.
+
+    LlamaIndex hands over a node as its text, and a node from a store or a cache is none of this package's.
+    """
+    found = None if isinstance(text, ItemText) else _MARKED.search(text)
+    return carried(text) if found is None else (AudioClip.from_reference(found[1]), None)
 
 
 def _shown(item: Item) -> str:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from llama_index.core.schema import BaseNode, Document, MediaResource, MetadataMode, Node
+from pydantic import ConfigDict
 
 from ..audio.access import file_digest
 from ..clips import AudioClip
 from ..errors import InputError
 from ..inputs import as_clip
-from .item_text import ItemText
+from .item_text import ItemText, marked
 from .settings import Audio
 
 DIGEST_KEY = "audio_digest"
 """Metadata: of the file's bytes. It keeps caches and docstores from taking one recording for another, which go by
 metadata and path."""
+
+REFERENCE_KEY = "audio_reference"
+"""Metadata: names the recording in the text that LlamaIndex has a stored node embedded as."""
 
 START_KEY, END_KEY = "start_seconds", "end_seconds"
 """Metadata: the part of the recording, where it is a part."""
@@ -35,7 +40,8 @@ class AudioNode(Node):
 
     It stores itself as LlamaIndex's own `Node`, the one kind that all stores bring back with its audio; what comes
     back is a plain `Node`, which `ALM2VecEmbedding` and `ALM2VecRerank` take as well. The part is in the metadata
-    ("start_seconds", "end_seconds"), and so is a digest of the file ("audio_digest"), taken now if not given.
+    ("start_seconds", "end_seconds"), and so are a digest of the file ("audio_digest"), taken now if not given, and a
+    reference ("audio_reference"), by which the embedding knows the recording when LlamaIndex hands it over as a text.
 
     Args:
         audio_resource: `MediaResource(path=…)`; the path is made absolute.
@@ -45,10 +51,14 @@ class AudioNode(Node):
     Raises:
         InputError: no audio, or audio as bytes or as a URL, which stores would lose or fail on.
         AudioError: the file cannot be read.
+        ValidationError: no such field.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
+        self.metadata = {key: value for key, value in self.metadata.items() if key != REFERENCE_KEY}
         clip = clip_of_node(self)
         if clip is None or clip.path is None or self.audio_resource is None:
             raise InputError("AudioNode needs audio: pass audio_resource=MediaResource(path=…), or use from_clip")
@@ -58,8 +68,11 @@ class AudioNode(Node):
             self.text_resource = MediaResource(text="")  # without one, some stores fail at query time
         if clip.digest is None:
             self.metadata = {**self.metadata, DIGEST_KEY: file_digest(str(path))}
-        self.excluded_embed_metadata_keys = with_key(self.excluded_embed_metadata_keys, DIGEST_KEY)
-        self.excluded_llm_metadata_keys = with_key(self.excluded_llm_metadata_keys, DIGEST_KEY)
+        clip = replace(clip, source=str(path), digest=self.metadata[DIGEST_KEY])
+        self.metadata = {**self.metadata, REFERENCE_KEY: marked(clip)}
+        embedded = [key for key in self.excluded_embed_metadata_keys if key != REFERENCE_KEY]
+        self.excluded_embed_metadata_keys = with_keys(embedded, DIGEST_KEY)
+        self.excluded_llm_metadata_keys = with_keys(self.excluded_llm_metadata_keys, DIGEST_KEY, REFERENCE_KEY)
 
     @classmethod
     def from_clip(
@@ -70,11 +83,11 @@ class AudioNode(Node):
         Args:
             clip: a path, or an `AudioClip` of one, with its times.
             caption: or transcript, in words.
-            metadata: flat: strings and numbers, which all stores take.
+            metadata: flat: strings and numbers, which all stores take; not the keys that are set here.
             fields: the other fields of `Node`; without `id_`, the id follows from path, times and bytes.
 
         Raises:
-            InputError: the clip is no path's.
+            InputError: the clip is no path's, or `metadata` says what only the clip may.
             AudioError: the file cannot be read.
         """
         clip = as_clip(clip)
@@ -82,6 +95,7 @@ class AudioNode(Node):
             raise InputError("a node holds a path: write the recording to a file first", source=clip.name)
         path = str(Path(clip.path).absolute())
         digest = clip.digest or file_digest(path)
+        check_metadata(metadata, path)
         own = {PATH_KEY: path, **(metadata or {}), **part_metadata(clip), DIGEST_KEY: digest}
         fields.setdefault("id_", node_id("", AudioClip(path), own))
         return cls(
@@ -119,13 +133,22 @@ def clip_of_node(node: BaseNode) -> AudioClip | None:
         raise InputError("LlamaIndex does not store bytes: write them to a file and pass its path", source=source)
     if resource.path is None:
         raise InputError("its audio_resource has no path: pass MediaResource(path=…)", source=source)
-    return AudioClip(
+    clip = AudioClip(
         str(resource.path),
         start_seconds=node.metadata.get(START_KEY),
         end_seconds=node.metadata.get(END_KEY),
         digest=node.metadata.get(DIGEST_KEY),
         is_reference=True,  # what decides whether it may be opened is allowed_audio_roots, not a store
     )
+    if (reference := node.metadata.get(REFERENCE_KEY)) is not None and (
+        clip.digest is None or marked(clip) != reference
+    ):
+        raise InputError(
+            f"its {REFERENCE_KEY} is of another recording than its path, times and digest: make a node of what was "
+            "changed, AudioNode.from_clip(…)",
+            source=source,
+        )
+    return clip
 
 
 def embedding_text(node: BaseNode) -> str:
@@ -142,6 +165,16 @@ def embedding_text(node: BaseNode) -> str:
         raise unparsed(node)
     caption = node.get_content(metadata_mode=MetadataMode.NONE)
     return ItemText(clip, caption=caption)
+
+
+def check_metadata(metadata: Mapping[str, Any] | None, source: str) -> None:
+    """Refuse metadata of a caller's under the keys by which a node says what it is of."""
+    if taken := sorted({START_KEY, END_KEY, DIGEST_KEY, REFERENCE_KEY} & set(metadata or ())):
+        raise InputError(
+            f"metadata cannot hold {taken}, which say what part of which recording this is: pass times as "
+            "AudioClip(path, start_seconds=…) to AudioNode.from_clip, and name other things otherwise",
+            source=source,
+        )
 
 
 def unparsed(document: Document) -> InputError:
@@ -168,6 +201,6 @@ def node_id(document_id: str, clip: AudioClip, metadata: Mapping[str, Any]) -> s
     return str(uuid.uuid5(_NAMESPACE, repr((document_id, clip.path, *part))))
 
 
-def with_key(keys: list[str], key: str) -> list[str]:
-    """`keys` and `key`, which may be there already."""
-    return keys if key in keys else [*keys, key]
+def with_keys(keys: list[str], *more: str) -> list[str]:
+    """`keys` and `more`, which may be there already."""
+    return [*keys, *(key for key in more if key not in keys)]

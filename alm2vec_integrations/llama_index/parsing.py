@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.node_parser import NodeParser, SentenceSplitter
 from llama_index.core.node_parser.node_utils import default_id_func
@@ -21,7 +21,7 @@ from ..clips import AudioClip
 from ..errors import InputError
 from .nodes import DIGEST_KEY, AudioNode, clip_of_node, node_id, part_metadata
 from .reading import AudioDocument
-from .settings import PathText
+from .settings import PathText, check_dump
 
 
 class AudioNodeParser(NodeParser):
@@ -60,6 +60,16 @@ class AudioNodeParser(NodeParser):
     def class_name(cls) -> str:
         """Stable, for dumps."""
         return "AudioNodeParser"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """The parser that `to_dict` dumped; `allowed_audio_roots` is taken from `kwargs` alone.
+
+        Raises:
+            InputError: `data` itself holds it.
+        """
+        check_dump(cls, data, kwargs)
+        return super().from_dict(data, **kwargs)
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:
         """Nodes in the order of `nodes`; of `kwargs`, indexes pass those of their own on, which mean nothing here.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llama_index.core.schema import QueryBundle
@@ -15,6 +15,10 @@ from ..inputs import AudioText, Item, as_clip
 from .item_text import ItemText
 
 _DECIDE = frozenset({"query_str", "audio", "instruction", "custom_embedding_strs"})
+
+
+class ExampleVector(list[float]):
+    """The vector of a recording as a query; by its class a reranker knows that it is not of the bundle's words."""
 
 
 class _Retrieved(list[float]):
@@ -50,7 +54,7 @@ class AudioQueryBundle(QueryBundle):
         if self.image_path is not None:
             raise InputError("image_path is for image models: ALM2Vec embeds text and audio")
         if self.audio is not None:
-            self.audio = as_clip(self.audio)
+            self.audio = _plain_clip(self.audio)
         self.instruction = arguments.instruction("instruction", self.instruction)
         if not isinstance(self.query_str, str):
             raise InputError(f"query_str must be a str, got {type(self.query_str).__name__}")
@@ -67,7 +71,7 @@ class AudioQueryBundle(QueryBundle):
             if name == "embedding" and value is not None:
                 value = _Retrieved(value)
             elif name == "audio" and value is not None:
-                value = as_clip(value)
+                value = _plain_clip(value)
             if name in _DECIDE:
                 self.__dict__["embedding"] = None
         super().__setattr__(name, value)
@@ -80,9 +84,20 @@ class AudioQueryBundle(QueryBundle):
         return [ItemText(self.item, self.instruction)]
 
     @property
+    def is_of_another(self) -> bool:
+        """Whether a vector that the caller gave stands for the query, and no retriever's."""
+        return self.embedding is not None and not isinstance(self.embedding, _Retrieved)
+
+    @property
     def item(self) -> Item:
         """The words, the clip, or both."""
         if self.audio is None:
             return self.query_str
         clip = as_clip(self.audio)
         return AudioText(self.query_str, clip) if self.query_str.strip() else clip
+
+
+def _plain_clip(audio: AudioClip | str | os.PathLike[str]) -> AudioClip:
+    """A clip whose path is a `str`, which JSON can hold."""
+    clip = as_clip(audio)
+    return clip if clip.path is None else replace(clip, source=clip.path)

@@ -15,7 +15,7 @@ from ..audio.access import AccessPolicy, file_digest
 from ..audio.decoding import measure
 from ..clips import AudioClip
 from ..errors import InputError
-from .nodes import DIGEST_KEY, PATH_KEY, unparsed
+from .nodes import DIGEST_KEY, PATH_KEY, check_metadata, unparsed
 
 
 class AudioDocument(Document):
@@ -62,11 +62,11 @@ class AudioReader(BasePydanticReader):
 
         Args:
             file: a path.
-            extra_info: metadata: flat, strings and numbers.
+            extra_info: metadata: flat, strings and numbers; not times, which would cut the recording.
             fs: a file system that is not this machine's own is refused.
 
         Raises:
-            InputError: not a path, or a remote file system.
+            InputError: not a path, a remote file system, or `extra_info` under keys that are set here.
             AudioError: the file cannot be opened as audio.
         """
         if fs is not None:
@@ -75,6 +75,7 @@ class AudioReader(BasePydanticReader):
         if path is None:
             raise InputError(f"AudioReader reads files by path, got {type(file).__name__}: write it to a file first")
         path = str(Path(path).absolute())
+        check_metadata(extra_info, path)
         clip = AudioClip(path)
         measure(clip, AccessPolicy(), whole=True)
         metadata = {PATH_KEY: path, **(extra_info or {}), DIGEST_KEY: file_digest(path)}

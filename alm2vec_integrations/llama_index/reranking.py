@@ -13,12 +13,12 @@ from pydantic import ConfigDict, Field
 
 from .. import reranking
 from ..errors import InputError
-from ..inputs import Item
+from ..inputs import AudioText, Item
 from ..reranking import Ranked
-from .embedding import ALM2VecEmbedding
-from .item_text import carried
+from .embedding import EmbeddingField
+from .item_text import carried_by_document
 from .nodes import embedding_text
-from .querying import AudioQueryBundle
+from .querying import AudioQueryBundle, ExampleVector
 
 
 class ALM2VecRerank(BaseNodePostprocessor):
@@ -31,14 +31,14 @@ class ALM2VecRerank(BaseNodePostprocessor):
     Args:
         embed_model: whose model, instructions and `allowed_audio_roots` are used.
         top_n: how many nodes to return.
-        question: the aspect to compare by; None is the text of an `AudioQueryBundle` with audio, or else the
+        question: the aspect to compare by; None is the text of an `AudioQueryBundle` with text and audio, or else the
             embedding's `document_question`.
         instruction: in place of the embedding's `query_instruction`; that of an `AudioQueryBundle` goes before both.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    embed_model: ALM2VecEmbedding
+    embed_model: EmbeddingField
     top_n: int = Field(default=2, gt=0)
     question: str | None = None
     instruction: str | None = None
@@ -54,12 +54,13 @@ class ALM2VecRerank(BaseNodePostprocessor):
         """The best nodes, best first, with the cosine as their score; those passed in stay as they are.
 
         Raises:
-            InputError: no query; a node or the query cannot be embedded, and then it names the node's place.
+            InputError: no query, or one that is not what its words say; a node or the query cannot be embedded, and
+                then it names the node's place.
             AudioAccessError: a node's recording lies outside `allowed_audio_roots`, or has changed.
         """
         query, how = self._asked(query_bundle)
         with self._event(nodes, query_bundle) as best:
-            candidates: list[Item] = [carried(embedding_text(one.node))[0] for one in nodes]
+            candidates: list[Item] = [carried_by_document(embedding_text(one.node))[0] for one in nodes]
             best += _chosen(nodes, reranking.rerank(self.embed_model.core(), query, candidates, **how))
         return best
 
@@ -68,19 +69,30 @@ class ALM2VecRerank(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         query, how = self._asked(query_bundle)
         with self._event(nodes, query_bundle) as best:
-            candidates: list[Item] = [carried(embedding_text(one.node))[0] for one in nodes]
-            best += _chosen(nodes, await reranking.arerank(self.embed_model.core(), query, candidates, **how))
+            candidates: list[Item] = [carried_by_document(embedding_text(one.node))[0] for one in nodes]
+            best += _chosen(nodes, await reranking.arerank(await self.embed_model.acore(), query, candidates, **how))
         return best
 
     def _asked(self, bundle: QueryBundle | None) -> tuple[Item, dict[str, Any]]:
         """The query, and how to rank by it."""
         if bundle is None:
             raise InputError("the query is missing: pass query_bundle or query_str")
+        if bundle.custom_embedding_strs is not None or bundle.image_path is not None:
+            raise InputError(
+                "the reranker compares with one query of words, audio or both: leave custom_embedding_strs and "
+                "image_path out, or rerank by a bundle of its own"
+            )
+        given = isinstance(bundle, AudioQueryBundle) and bundle.is_of_another
+        if given or isinstance(bundle.embedding, ExampleVector):
+            raise InputError(
+                "the query is a vector, and the reranker embeds it again with the nodes: pass what the vector is of, "
+                "AudioQueryBundle(question, audio=…)"
+            )
         query: Item = bundle.query_str
         question, instruction = self.question, self.instruction
         if isinstance(bundle, AudioQueryBundle):
             query, instruction = bundle.item, bundle.instruction or instruction
-        if question is None and isinstance(query, str):
+        if question is None and not isinstance(query, AudioText):
             question = self.embed_model.document_question
         return query, {
             "question": question,

@@ -30,7 +30,7 @@ from alm2vec_integrations import (
     AudioText,
     InputError,
 )
-from alm2vec_integrations.llama_index import ALM2VecEmbedding, AudioNode, AudioReader
+from alm2vec_integrations.llama_index import ALM2VecEmbedding, ALM2VecRerank, AudioNode, AudioReader
 from alm2vec_integrations.llama_index import settings as settings_module
 
 
@@ -239,7 +239,8 @@ class TestDumps:
     def test_what_vectors_depend_on_comes_back(self, fake, tmp_path):
         """And nothing else: neither the device, nor what opens doors."""
         given = {
-            "revision": "main", "dtype": "float32", "model_kwargs": {"a": 1}, "batching": "equal",
+            "revision": "main", "dtype": "float32", "batching": "equal",
+            "model_kwargs": {"attn_implementation": "eager"},
             "query_instruction": "q", "text_instruction": "t", "document_task": "query", "document_question": "who?",
             "normalize": False,
         }  # fmt: skip
@@ -255,11 +256,15 @@ class TestDumps:
         again = ALM2VecEmbedding.from_dict(dumped, trust_remote_code=True)
         assert again.to_dict() == dumped
 
-    @pytest.mark.parametrize("door", ["trust_remote_code", "token", "allowed_audio_roots"])
+    @pytest.mark.parametrize("door", [name for name, field in ALM2VecEmbedding.model_fields.items() if field.exclude])
     def test_a_dump_opens_no_doors(self, embedding, door):
         """Only Python code does, with a keyword."""
         with pytest.raises(InputError, match=door):
             ALM2VecEmbedding.from_dict(embedding.to_dict() | {door: True})
+        with pytest.raises(InputError, match=door):
+            ALM2VecEmbedding.model_validate_json(json.dumps(embedding.to_dict() | {door: True}))
+        with pytest.raises(ValidationError, match=door):
+            ALM2VecRerank.from_dict({"embed_model": embedding.to_dict() | {door: True}})
         with pytest.raises(Exception, match="trust"):
             ALM2VecEmbedding.from_dict(embedding.to_dict()).get_query_embedding("x")
         trusted = ALM2VecEmbedding.from_dict(embedding.to_dict(), trust_remote_code=True, device="cpu")
@@ -273,6 +278,15 @@ class TestDumps:
             assert twin.get_query_embedding("x") == expected
         before[0].get_query_embedding("x")
         assert len(fake_checkpoints.loads) == 1
+
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_copies_that_differ_keep_their_models(self, embedding, deep):
+        """In turns, each loads once."""
+        copies = [embedding.model_copy(update={"dtype": dtype}, deep=deep) for dtype in ("float32", "bfloat16")]
+        for _ in range(3):
+            for one in copies:
+                one.get_query_embedding("x")
+        assert len(fake_checkpoints.loads) == 2
 
     def test_pickles_hold_neither_token_nor_weights(self, fake):
         """And pickling takes nothing from the object itself, as LlamaIndex's own does with what it cannot pickle."""

@@ -107,6 +107,20 @@ class TestCounted:
                     encoded()
             assert len({tuple(vector) for vector in vectors}) == 4
 
+    def test_dog_and_rain(self, tiny, library, run):
+        """With the model that knows them: a dog and rain under one cache and two instructions, four vectors."""
+        embedding = ALM2VecEmbedding(model_name="alm2vec-tiny", device="cpu", allowed_audio_roots=library[0].parent)
+        cache, vectors = IngestionCache(), []
+        for name in ("dog over piano", "knock over rain"):
+            path = library[0].with_stem(name)
+            assert path in library
+            for instruction in (None, INSTRUCTION):
+                steered = embedding.with_instructions(document=instruction)
+                pipeline = IngestionPipeline(transformations=[AudioNodeParser(), steered], cache=cache)
+                vectors += [node.embedding for node in run(pipeline, documents=read([path]))]
+                assert vectors[-1] == tiny.encode_document(AudioClip(path), instruction=instruction).tolist()
+        assert len({tuple(vector) for vector in vectors}) == 4
+
     def test_one_cache_two_segmentations(self, embedding, core, clips, run):
         """Lengths are part of the parser's dump."""
         cache = IngestionCache()

@@ -10,7 +10,13 @@ import sounds
 from llama_index.core import SimpleDirectoryReader
 from llama_index.core.base.llms.types import AudioBlock, TextBlock
 from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.node_parser import (
+    JSONNodeParser,
+    MarkdownNodeParser,
+    SentenceSplitter,
+    SentenceWindowNodeParser,
+    TokenTextSplitter,
+)
 from llama_index.core.readers.base import ReaderConfig
 from llama_index.core.schema import Document, MediaResource, MetadataMode, Node, NodeRelationship, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
@@ -95,8 +101,14 @@ class TestReader:
 
     def test_a_text_splitter_is_stopped(self, clips):
         """It would make a text of the metadata."""
-        with pytest.raises(InputError, match=r"0\.wav.*AudioNodeParser"):
-            SentenceSplitter()(read(clips[0]))
+        for splitter in (SentenceSplitter(), TokenTextSplitter()):
+            with pytest.raises(InputError, match=r"0\.wav.*AudioNodeParser"):
+                splitter(read(clips[0]))
+
+    def test_splitters_that_read_no_metadata(self, clips):
+        """Find nothing in a recording, as docs/llama-index.md says: this package is not asked."""
+        for parser in (SentenceWindowNodeParser(), MarkdownNodeParser(), JSONNodeParser()):
+            assert parser(read(clips[0])) == []
 
 
 class TestParser:
@@ -107,7 +119,7 @@ class TestParser:
         assert type(node) is AudioNode
         assert (node.class_name(), node.audio_resource.path) == ("Node", clips[0])
         assert (node.ref_doc_id, node.source_node.hash) == (document.id_, document.hash)
-        assert node.metadata == document.metadata
+        assert node.metadata == document.metadata | {"audio_reference": f"alm2vec:{AudioClip(clips[0]).reference()}"}
         assert node.text_resource.text == ""
         assert node.audio_resource.mimetype == "audio/x-wav"
 
@@ -211,7 +223,7 @@ class TestNode:
         node = AudioNode.from_clip(clip, caption="a hum", metadata={"speaker": "x"})
         assert node.metadata == {
             "file_path": str(clips[0]), "speaker": "x", "start_seconds": 0.1, "end_seconds": 0.4,
-            "audio_digest": file_digest(str(clips[0])),
+            "audio_digest": file_digest(str(clips[0])), "audio_reference": f"alm2vec:{clip.reference()}",
         }  # fmt: skip
         assert node.node_id == AudioNode.from_clip(clip).node_id
         assert node.node_id != AudioNode.from_clip(clips[0]).node_id
@@ -222,7 +234,8 @@ class TestNode:
         monkeypatch.chdir(clips[0].parent)
         node = AudioNode(audio_resource=MediaResource(path="0.wav"))
         assert node.audio_resource.path == clips[0]
-        assert node.metadata == {"audio_digest": file_digest(str(clips[0]))}
+        reference = f"alm2vec:{AudioClip(clips[0]).reference()}"
+        assert node.metadata == {"audio_digest": file_digest(str(clips[0])), "audio_reference": reference}
         assert node.text_resource.text == ""
 
     def test_what_is_refused(self, clips, tmp_path):
@@ -237,6 +250,35 @@ class TestNode:
             AudioNode(audio_resource=MediaResource(path=clips[0]), metadata={"start_seconds": "soon"})
         with pytest.raises(ValidationError):
             AudioNode(audio_resource=3)
+        for make in (
+            AudioNode.from_clip,
+            lambda path, **how: AudioNode(audio_resource=MediaResource(path=path), **how),
+        ):
+            with pytest.raises(ValidationError, match="captoin"):
+                make(clips[0], captoin="x")
+
+    @pytest.mark.parametrize("key", ["start_seconds", "end_seconds", "audio_digest", "audio_reference"])
+    def test_metadata_do_not_cut(self, clips, key):
+        """What says which part of which recording it is, is not a caller's."""
+        for make in (
+            lambda: AudioReader().load_data(clips[0], extra_info={key: 0.1}),
+            lambda: AudioNode.from_clip(clips[0], metadata={key: 0.1}),
+        ):
+            with pytest.raises(InputError, match=rf"0\.wav: metadata cannot hold \['{key}'\]"):
+                make()
+
+    @pytest.mark.parametrize("change", [{"start_seconds": 0.1}, {"audio_digest": "0" * 16}])
+    def test_a_stored_node_that_was_changed(self, clips, change):
+        """By hand, in its metadata, which name two recordings then."""
+        stored = Node.from_dict(AudioNode.from_clip(clips[0]).to_dict())
+        stored.metadata |= change
+        with pytest.raises(InputError, match=f"node {stored.node_id}: its audio_reference is of another recording"):
+            AudioNodeParser()([stored])
+        whole = AudioNode.from_clip(clips[0])
+        assert (
+            AudioNode(**(dict(whole) | {"metadata": whole.metadata | {"end_seconds": 0.2}})).metadata["audio_reference"]
+            == f"alm2vec:{AudioClip(clips[0], end_seconds=0.2).reference()}"
+        )
 
     def test_it_comes_back_as_a_node(self, clips):
         """With hash, audio and links."""

@@ -124,6 +124,7 @@ class TestBundle:
         """As JSON."""
         start = RetrievalStartEvent(str_or_query_bundle=AudioQueryBundle("who?", audio=clips[0]))
         assert json.loads(start.model_dump_json())["str_or_query_bundle"]["query_str"] == "who?"
+        assert json.loads(AudioQueryBundle(audio=clips[0]).to_json())["audio"]["source"] == str(clips[0])
 
     def test_callbacks_hold_it(self, index, clips):
         """As retrieval's callbacks do."""
@@ -183,6 +184,37 @@ class TestRerank:
         ):
             found = self.both(rerank, hits, query_str="a man")
             assert [(hit.node_id, hit.score) for hit in found] == [(hits[o.index].node_id, o.score) for o in expected]
+
+    def test_a_recording_alone_under_the_indexs_question(self, embedding, core, hits, clips):
+        """As an index under a question is searched."""
+        expected = core.rerank(AudioText("who?", AudioClip(clips[4])), [*map(AudioClip, clips[:3]), "an answer"])
+        rerank = ALM2VecRerank(embed_model=embedding.model_copy(update={"document_question": "who?"}), top_n=4)
+        found = self.both(rerank, hits, query_bundle=AudioQueryBundle(audio=clips[4]))
+        assert [(hit.node_id, hit.score) for hit in found] == [(hits[o.index].node_id, o.score) for o in expected]
+
+    def test_a_query_that_is_not_its_words(self, embedding, hits, clips):
+        """Is refused; one that a retriever has embedded is not."""
+        vectors = [
+            embedding.get_audio_query_embedding(clips[0], "who?"),
+            asyncio.run(embedding.aget_audio_query_embedding(clips[0])),
+        ]
+        rerank = ALM2VecRerank(embed_model=embedding)
+        for bundle, message in (
+            *((QueryBundle("x", embedding=vector), r"AudioQueryBundle\(question, audio=…\)") for vector in vectors),
+            (AudioQueryBundle("x", embedding=[1.0]), r"AudioQueryBundle\(question, audio=…\)"),
+            (QueryBundle("x", custom_embedding_strs=["y"]), "custom_embedding_strs"),
+            (AudioQueryBundle("x", custom_embedding_strs=["y"]), "custom_embedding_strs"),
+            (QueryBundle("x", image_path="x.png"), "image_path"),
+        ):
+            with pytest.raises(InputError, match=message):
+                rerank.postprocess_nodes(hits, query_bundle=bundle)
+            with pytest.raises(InputError, match=message):
+                asyncio.run(rerank.apostprocess_nodes(hits, query_bundle=bundle))
+        index = VectorStoreIndex([AudioNode.from_clip(clips[0])], embed_model=embedding)
+        for bundle in (QueryBundle("x"), AudioQueryBundle("x"), AudioQueryBundle("x", audio=clips[0])):
+            index.as_retriever().retrieve(bundle)
+            assert bundle.embedding is not None
+            assert rerank.postprocess_nodes(hits, query_bundle=bundle)
 
     def test_in_llama_indexs_shape(self, embedding, hits):
         """No nodes, no query, wrong fields; and the event."""
