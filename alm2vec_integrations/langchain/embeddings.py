@@ -213,9 +213,11 @@ class ALM2VecEmbeddings(BaseModel, Embeddings):
             >>> by_speaker = embeddings.with_settings(document_task="query", document_question="Who is speaking?")
 
         Raises:
-            InputError: there is no such field.
+            InputError: there is no such field, or it is `encoder`.
             ValidationError: a field does not take the value.
         """
+        if "encoder" in settings:
+            raise InputError("another encoder makes other embeddings: construct them")
         changed = self.model_copy()
         for given, value in settings.items():
             name = "model_name" if given == "model" else given

@@ -84,8 +84,12 @@ def by_name(items: Sequence[Item]) -> Iterator[None]:
         raise type(error)(error.reason, source=source) from error
 
 
+REFERENCE_KEY = "audio_reference"
+"""Metadata: names the recording in the text that LlamaIndex has a stored node embedded as."""
+
 _MARK = "alm2vec:"
-_MARKED = re.compile(rf"{_MARK}(audio:\S*?[#&]v=[0-9a-f]{{16}})(?![0-9a-f])")
+# Beside its key, as templates of metadata have it, and no longer than paths are.
+_MARKED = re.compile(rf"{REFERENCE_KEY}\W{{1,16}}{_MARK}(audio:\S{{0,16384}}?[#&]v=[0-9a-f]{{16}})(?![0-9a-f])")
 
 
 def marked(clip: AudioClip) -> str:
@@ -93,13 +97,25 @@ def marked(clip: AudioClip) -> str:
     return _MARK + clip.reference()
 
 
+def clip_in(text: str) -> AudioClip | None:
+    """The recording that metadata in a text name by `marked`; None if they name none.
+
+    Anything else that looks like it is words: whoever writes about references does not mean what they point to.
+    """
+    found = _MARKED.search(text)
+    try:
+        return None if found is None else AudioClip.from_reference(found[1])
+    except InputError:  # `marked` makes no such
+        return None
+
+
 def carried_by_document(text: str) -> tuple[Item, str | None]:
-    """As `carried`, and the recording that a text with `marked` in it is of; for what is embedded as a document.
+    """As `carried`, and the recording that metadata in a text name; for what is embedded as a document.
 
     LlamaIndex hands over a node as its text, and a node from a store or a cache is none of this package's.
     """
-    found = None if isinstance(text, ItemText) else _MARKED.search(text)
-    return carried(text) if found is None else (AudioClip.from_reference(found[1]), None)
+    clip = None if isinstance(text, ItemText) else clip_in(text)
+    return carried(text) if clip is None else (clip, None)
 
 
 def _shown(item: Item) -> str:

@@ -15,15 +15,12 @@ from ..audio.access import file_digest
 from ..clips import AudioClip
 from ..errors import InputError
 from ..inputs import as_clip
-from .item_text import ItemText, marked
+from .item_text import REFERENCE_KEY, ItemText, clip_in, marked
 from .settings import Audio
 
 DIGEST_KEY = "audio_digest"
 """Metadata: of the file's bytes. It keeps caches and docstores from taking one recording for another, which go by
 metadata and path."""
-
-REFERENCE_KEY = "audio_reference"
-"""Metadata: names the recording in the text that LlamaIndex has a stored node embedded as."""
 
 START_KEY, END_KEY = "start_seconds", "end_seconds"
 """Metadata: the part of the recording, where it is a part."""
@@ -49,7 +46,8 @@ class AudioNode(Node):
         data: the other fields of `Node`.
 
     Raises:
-        InputError: no audio, or audio as bytes or as a URL, which stores would lose or fail on.
+        InputError: no audio, or audio as bytes or as a URL, which stores would lose or fail on; or templates that
+            lose the reference.
         AudioError: the file cannot be read.
         ValidationError: no such field.
     """
@@ -73,6 +71,12 @@ class AudioNode(Node):
         embedded = [key for key in self.excluded_embed_metadata_keys if key != REFERENCE_KEY]
         self.excluded_embed_metadata_keys = with_keys(embedded, DIGEST_KEY)
         self.excluded_llm_metadata_keys = with_keys(self.excluded_llm_metadata_keys, DIGEST_KEY, REFERENCE_KEY)
+        if clip_in(super().get_content(MetadataMode.EMBED)) != clip:
+            raise InputError(
+                f"from a store it would be embedded as another recording, or as words: its templates must hold "
+                f"{{key}}, {{value}} and {{metadata_str}}, and no metadata before {REFERENCE_KEY} another reference",
+                source=clip.name,
+            )
 
     @classmethod
     def from_clip(

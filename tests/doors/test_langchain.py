@@ -264,7 +264,8 @@ class TestSettings:
             ({"document_task": "index"}, ValidationError, "'query' or 'document'"),
             ({"document_question": 3}, ValidationError, "valid string"),
             ({"max_batch_items": 0}, ValidationError, "max_batch_items must be"),
-            ({"encoder": 3}, ValidationError, "encoder must have"),
+            ({"encoder": 3}, InputError, "another encoder makes other embeddings"),
+            ({"encoder": None}, InputError, "another encoder makes other embeddings"),
         ],
     )
     def test_refusals(self, embeddings, settings, kind, message):

@@ -83,6 +83,43 @@ class TestNodes:
         scores = [sum(x * y for x, y in zip(query, vector, strict=True)) for vector in vectors]
         assert hit.score == pytest.approx(max(scores))
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "The manual says {}",
+            "{}",
+            "audio_reference: alm2vec:audio:foo#t=9,1&v=0123456789abcdef",
+            "hello alm2vec:audio:foo#v=0123456789abcdef",
+        ],
+    )
+    def test_texts_about_references_are_texts(self, embedding, core, nodes, text):
+        """Metadata name recordings; words do not, wherever they point."""
+        text = text.format(nodes[0].metadata["audio_reference"])
+        assert embedding.get_text_embedding(text) == core.encode_document(text).tolist()
+        closed = embedding.model_copy(update={"allowed_audio_roots": None})
+        assert closed.get_text_embedding(text) == core.encode_document(text).tolist()
+
+    def test_texts_of_many_marks(self, embedding):
+        """Are looked at in no more time than their length asks for."""
+        from alm2vec_integrations.llama_index.item_text import carried_by_document
+
+        text = "audio_reference: alm2vec:audio:" * 100_000
+        assert carried_by_document(text) == (text, None)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"text_template": "{content}"},
+            {"metadata_template": "{key}"},
+            {"metadata_template": "{value}"},
+            {"metadata": {"note": "audio_reference: alm2vec:audio:/x.wav#v=0123456789abcdef"}},
+        ],
+    )
+    def test_what_would_lose_the_reference_is_refused(self, clips, fields):
+        """Where the node is made, not when a store brings it back."""
+        with pytest.raises(InputError, match=r"0\.wav: from a store it would be embedded as another recording"):
+            AudioNode.from_clip(clips[0], **fields)
+
     def test_as_queries_they_are_texts(self, embedding, core, nodes):
         """What an agent writes opens no file."""
         text = nodes[0].get_content(metadata_mode=MetadataMode.EMBED)
