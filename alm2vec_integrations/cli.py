@@ -134,7 +134,6 @@ def _search(options: argparse.Namespace) -> tuple[str, int]:
         allowed_audio_roots=sorted({str(Path(source).resolve().parent) for source in seconds}),
     )
     embeddings = ALM2VecEmbeddings(
-        model=options.model,
         encoder=encoder,
         document_task="query" if options.question else "document",
         document_question=options.question,
