@@ -19,7 +19,7 @@ from sound_library import write_library
 
 from alm2vec_integrations import QUESTIONS
 
-FOLDER = Path(__file__).parent / "haystack"
+FOLDER = Path(__file__).parent / "pipelines"  # a folder called haystack would be taken for the framework
 
 
 def load(name: str) -> Pipeline:

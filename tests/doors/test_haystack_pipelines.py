@@ -39,7 +39,7 @@ from alm2vec_integrations.haystack import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-YAML = ROOT / "examples" / "haystack"
+YAML = ROOT / "examples" / "pipelines"
 # Where a wheel of the package was installed by itself; the modules of the subprocess then have to come from there.
 WHEEL = os.environ.get("ALM2VEC_TEST_WHEEL")
 CPU = ComponentDevice.from_str("cpu")
