@@ -112,6 +112,23 @@ class TestMatroska:
         refused(recordings.encode(name, 2.0) + recordings.encode(name, 3.0), "convert it to WAV or FLAC first")
 
 
+class TestOpus:
+    """Whose decoder gives 48 kHz, whatever was encoded."""
+
+    @pytest.mark.parametrize("container", ["webm", "matroska", "mp4", "ogg"])
+    @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 48_000])
+    def test_opus_of_recordings_at_other_rates(self, rate, container):
+        """Begins where it began."""
+        pytest.importorskip("av")
+        samples = np.zeros(2 * rate, np.float32)
+        samples[: rate // 25] = samples[rate : rate + rate // 25] = sounds.noise(0.04, rate=rate)
+        data = recordings.of_ffmpeg(samples, rate, container, "libopus")
+        heard = np.abs(decode(AudioClip(data), NO_ROOTS).astype(float)) > 1500
+        assert len(heard) == pytest.approx(32_000, abs=32)
+        assert np.argmax(heard) < 100
+        assert np.argmax(heard[8_000:]) == pytest.approx(8_000, abs=100)
+
+
 class TestMP4:
     @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "dash"])
     def test_fragments(self, flags):
@@ -132,19 +149,6 @@ class TestMP4:
             data[place + 20 : place + 24] = struct.pack(">I", duration)
             place = data.find(b"mdhd", place + 1)
         assert seconds_heard(bytes(data)) == (5.0, 5.0)
-
-    @pytest.mark.parametrize("container", ["webm", "matroska", "mp4", "ogg"])
-    @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 48_000])
-    def test_opus_of_recordings_at_other_rates(self, rate, container):
-        """Begins where it began."""
-        pytest.importorskip("av")
-        samples = np.zeros(2 * rate, np.float32)
-        samples[: rate // 25] = samples[rate : rate + rate // 25] = sounds.noise(0.04, rate=rate)
-        data = recordings.of_ffmpeg(samples, rate, container, "libopus")
-        heard = np.abs(decode(AudioClip(data), NO_ROOTS).astype(float)) > 1500
-        assert len(heard) == pytest.approx(32_000, abs=32)
-        assert np.argmax(heard) < 100
-        assert np.argmax(heard[8_000:]) == pytest.approx(8_000, abs=100)
 
     @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "dash", None])
     def test_a_part_of_opus(self, flags):
