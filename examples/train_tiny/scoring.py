@@ -173,9 +173,11 @@ class Evaluation:
         count, scores = len(rounds[0]), []
         for way in found[0]:
             for first in (1, 10):
-                value, shuffled, sized = np.mean([[_recall(s, first) for s in one[way]] for one in found], axis=0)
+                value, shuffled, sized = np.mean(
+                    [[_recall(s, first) for s in one[way]] for one in found], axis=0
+                ).tolist()
                 without = {"chance": first / count, "shuffled audio": shuffled, "length and loudness": sized}
-                scores.append(Score(f"{name}, {way}, R@{first}", float(value), _floats(without), count * len(rounds)))
+                scores.append(Score(f"{name}, {way}, R@{first}", value, without, count * len(rounds)))
         return scores
 
     # audio + question -> answer
@@ -359,10 +361,6 @@ def _first_is(cosines: np.ndarray, true: np.ndarray) -> float:
     # The same of what is as close as the best: all of it must be right.
     best = cosines >= cosines.max(1, keepdims=True)
     return float(np.mean(best.any(1) & (true | ~best).all(1)))
-
-
-def _floats(scores: dict[str, float]) -> dict[str, float]:
-    return {name: float(score) for name, score in scores.items()}
 
 
 def _without_names(patterns: Sequence[str]) -> list[str]:
