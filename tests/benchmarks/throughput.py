@@ -39,6 +39,7 @@ import soundfile
 import soxr
 import torch
 import transformers
+from load_full_size import anonymous_bytes
 from tokenizers import Tokenizer
 
 from alm2vec_integrations import QUERY_INSTRUCTION, QUESTIONS, ALM2VecEncoder, AudioClip, AudioText
@@ -97,12 +98,6 @@ class Watch:
         if self._busy:
             found["gpu_busy"] = round(statistics.mean(self._busy) / 100, 3)
         return found
-
-
-def anonymous_bytes() -> int:
-    """Memory of this process that is not backed by files."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
 
 
 class Bench:
