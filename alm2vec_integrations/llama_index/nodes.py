@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from llama_index.core.schema import BaseNode, Document, MediaResource, MetadataMode, Node
+from llama_index.core.schema import BaseNode, Document, MediaResource, MetadataMode, Node, TextNode
 from pydantic import ConfigDict
 
 from ..audio.access import file_digest
@@ -28,6 +28,9 @@ START_KEY, END_KEY = "start_seconds", "end_seconds"
 PATH_KEY = "file_path"
 """Metadata: LlamaIndex's own name for the path."""
 
+URL_KEY = "audio_url"
+"""Metadata: where the recording is on the web, as a string; nothing is fetched from there."""
+
 # Made for this purpose and never to change: ids in users' stores are derived from it.
 _NAMESPACE = uuid.UUID("b0f7a9c4-33a1-5d0e-8d3c-5f2f0c1f8e64")
 
@@ -41,13 +44,14 @@ class AudioNode(Node):
     reference ("audio_reference"), by which the embedding knows the recording when LlamaIndex hands it over as a text.
 
     Args:
-        audio_resource: `MediaResource(path=…)`; the path is made absolute.
+        audio_resource: `MediaResource(path=…)`; the path is made absolute. A `url` beside it moves into the metadata
+            ("audio_url"), as a string: LlamaIndex's docstores fail on its own kind.
         text_resource: a caption or transcript: for LLMs without ears, and for keyword search; not embedded.
         data: the other fields of `Node`.
 
     Raises:
-        InputError: no audio, or audio as bytes or as a URL, which stores would lose or fail on; or templates that
-            lose the reference.
+        InputError: no audio, or audio as bytes or as a URL alone, which stores would lose or fail on; or templates
+            that lose the reference.
         AudioError: the file cannot be read.
         ValidationError: no such field.
     """
@@ -56,7 +60,8 @@ class AudioNode(Node):
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
-        self.metadata = {key: value for key, value in self.metadata.items() if key != REFERENCE_KEY}
+        self.audio_resource, link = apart(self)
+        self.metadata = {key: value for key, value in self.metadata.items() if key != REFERENCE_KEY} | link
         clip = clip_of_node(self)
         if clip is None or clip.path is None or self.audio_resource is None:
             raise InputError("AudioNode needs audio: pass audio_resource=MediaResource(path=…), or use from_clip")
@@ -113,10 +118,45 @@ class AudioNode(Node):
         """The caption with metadata; for `MetadataMode.EMBED` the audio, as a text that carries it."""
         return embedding_text(self) if metadata_mode == MetadataMode.EMBED else super().get_content(metadata_mode)
 
+    def as_text_node(self) -> TextNode:
+        """The same as a text that names its recording, for indexes that leave out all but texts and images.
+
+        `ALM2VecEmbedding` and `ALM2VecRerank` open what its metadata name, inside `allowed_audio_roots`, and embed
+        that. Everything else takes it for its caption, or for its path where it has none: no LLM gets the recording.
+        """
+        path = None if self.audio_resource is None else self.audio_resource.path
+        return TextNode(
+            id_=self.node_id,
+            text=self.get_content() or str(path),
+            embedding=self.embedding,
+            metadata=self.metadata,
+            excluded_embed_metadata_keys=self.excluded_embed_metadata_keys,
+            excluded_llm_metadata_keys=self.excluded_llm_metadata_keys,
+            metadata_separator=self.metadata_separator,
+            metadata_template=self.metadata_template,
+            text_template=self.text_template,
+            relationships=self.relationships,
+        )
+
 
 def has_audio(node: BaseNode) -> bool:
     """Whether a node holds audio."""
     return isinstance(node, Node) and node.audio_resource is not None
+
+
+def apart(node: Node) -> tuple[MediaResource | None, dict[str, str]]:
+    """A node's audio without the URL that stands beside its path, and that URL as metadata.
+
+    Raises:
+        InputError: the metadata name another.
+    """
+    resource = node.audio_resource
+    if resource is None or resource.path is None or resource.url is None:
+        return resource, {}
+    url = str(resource.url)
+    if node.metadata.get(URL_KEY, url) != url:
+        raise InputError(f"its audio_resource has the url {url}, its metadata another {URL_KEY}", source=node.node_id)
+    return resource.model_copy(update={"url": None}), {URL_KEY: url}
 
 
 def clip_of_node(node: BaseNode) -> AudioClip | None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from llama_index.core.node_parser import NodeParser, SentenceSplitter
 from llama_index.core.node_parser.node_utils import default_id_func
@@ -19,9 +19,11 @@ from ..audio.decoding import measure
 from ..audio.segmenting import segment
 from ..clips import AudioClip
 from ..errors import InputError
-from .nodes import DIGEST_KEY, AudioNode, clip_of_node, node_id, part_metadata
+from .nodes import DIGEST_KEY, AudioNode, apart, clip_of_node, node_id, part_metadata
 from .reading import AudioDocument
 from .settings import PathText, check_dump
+
+_Node = TypeVar("_Node", bound=BaseNode)
 
 
 class AudioNodeParser(NodeParser):
@@ -63,32 +65,42 @@ class AudioNodeParser(NodeParser):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
-        """The parser that `to_dict` dumped; `allowed_audio_roots` is taken from `kwargs` alone.
+        """The parser that `to_dict` dumped.
+
+        Args:
+            data: what `to_dict` gave.
+            kwargs: more fields, and others than those in `data`: `allowed_audio_roots` is part of no dump, and an
+                `id_func` or a `text_splitter` of one's own only by name.
 
         Raises:
-            InputError: `data` itself holds it.
+            InputError: `data` itself holds the first, or names one of the others, which `kwargs` lack.
         """
         check_dump(cls, data, kwargs)
-        return super().from_dict(data, **kwargs)
+        own = cls(text_splitter=None).to_dict()
+        for name in ("id_func", "text_splitter"):
+            if name not in kwargs and data.get(name, own[name]) != own[name]:
+                raise InputError(f"a stored configuration only names its {name}: pass it to from_dict as a keyword")
+        return super().from_dict({name: data[name] for name in data if name != "id_func"}, **kwargs)
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:
         """Nodes in the order of `nodes`; of `kwargs`, indexes pass those of their own on, which mean nothing here.
 
         Raises:
-            InputError: bytes or a URL instead of a path.
+            InputError: bytes or a URL instead of a path; a URL beside it goes into the nodes' metadata.
             AudioError: a recording cannot be opened.
             AudioAccessError: a recording of a document from a store, outside `allowed_audio_roots`.
         """
         parsed: list[BaseNode] = []
         splitter = self.text_splitter
         for node in get_tqdm_iterable(nodes, show_progress, "Parsing nodes"):
-            clip = clip_of_node(node)
+            whole = _linked(node)
+            clip = clip_of_node(whole)
             if clip is None:
                 # Made only where it is needed: it loads a tokenizer, and one that was pickled downloads it.
                 splitter = splitter or SentenceSplitter()
                 parsed += splitter([node], **kwargs)
             else:
-                parsed += self._audio_nodes(node, clip)
+                parsed += self._audio_nodes(whole, clip)
         return parsed
 
     async def _aparse_nodes(
@@ -140,3 +152,9 @@ class AudioNodeParser(NodeParser):
             "hop_seconds": self.hop_seconds,
             "min_seconds": self.min_seconds,
         }
+
+
+def _linked(node: _Node) -> _Node:
+    """The node with the URL of its recording, where that has a path as well, as metadata."""
+    resource, link = apart(node) if isinstance(node, Node) else (None, {})
+    return node.model_copy(update={"audio_resource": resource, "metadata": {**node.metadata, **link}}) if link else node

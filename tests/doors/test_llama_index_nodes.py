@@ -20,7 +20,7 @@ from llama_index.core.node_parser import (
 from llama_index.core.readers.base import ReaderConfig
 from llama_index.core.schema import Document, MediaResource, MetadataMode, Node, NodeRelationship, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
-from pydantic import ValidationError
+from pydantic import AnyUrl, ValidationError
 
 from alm2vec_integrations import AudioAccessError, AudioClip, AudioError, InputError
 from alm2vec_integrations.audio.access import file_digest
@@ -256,6 +256,30 @@ class TestNode:
         ):
             with pytest.raises(ValidationError, match="captoin"):
                 make(clips[0], captoin="x")
+
+    def test_an_address_beside_the_path(self, clips):
+        """Becomes metadata: it is no part of the audio, and none that contradicts it is taken."""
+        url = "https://example.org/a.wav"
+        resource = MediaResource(path=clips[0], url=url)
+        node = AudioNode(audio_resource=resource)
+        assert (node.metadata["audio_url"], node.audio_resource.url) == (url, None)
+        assert (resource.url, node.metadata["audio_reference"]) == (
+            AnyUrl(url),
+            AudioNode.from_clip(clips[0]).metadata["audio_reference"],
+        )
+        document = Document(audio_resource=resource, metadata={"speaker": "x"})
+        parser = AudioNodeParser(segment_seconds=2, allowed_audio_roots=clips[0].parent)
+        (node,) = parser([document])
+        assert (node.metadata["audio_url"], node.metadata["speaker"], node.audio_resource.url) == (url, "x", None)
+        assert "audio_url" not in document.metadata
+        for make in (
+            lambda: AudioNode(audio_resource=resource, metadata={"audio_url": "https://example.org/b.wav"}),
+            lambda: parser([Document(audio_resource=resource, metadata={"audio_url": "https://example.org/b.wav"})]),
+        ):
+            with pytest.raises(InputError, match="another audio_url"):
+                make()
+        with pytest.raises(InputError, match="URLs are not opened"):
+            AudioNode(audio_resource=MediaResource(url=url))
 
     @pytest.mark.parametrize("key", ["start_seconds", "end_seconds", "audio_digest", "audio_reference"])
     def test_metadata_do_not_cut(self, clips, key):

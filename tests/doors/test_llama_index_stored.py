@@ -12,6 +12,7 @@ from llama_index.core import StorageContext, SummaryIndex, VectorStoreIndex
 from llama_index.core.embeddings import MockMultiModalEmbedding
 from llama_index.core.indices.multi_modal import MultiModalVectorStoreIndex
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import MediaResource, MetadataMode, Node, NodeWithScore, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index_rag import Listener
@@ -159,6 +160,28 @@ class TestNodes:
         )
         assert len(index.vector_store.data.embedding_dict) == 1
 
+    def test_as_texts(self, embedding, core, clips):
+        """For such an index they are texts that name their recordings, also after a store, and to a reranker."""
+        clip = AudioClip(clips[1], start_seconds=0.1, end_seconds=0.4)
+        nodes = [
+            AudioNode.from_clip(clips[0]),
+            AudioNode.from_clip(clip, caption="a hum", metadata_template="<{key}>{value}</{key}>"),
+        ]
+        texts = [node.as_text_node() for node in nodes]
+        assert {type(text) for text in texts} == {TextNode}
+        assert [text.text for text in texts] == [str(clips[0]), "a hum"]
+        expected = [core.encode_document(part).tolist() for part in (AudioClip(clips[0]), clip)]
+        for found in (texts, [stored(text) for text in texts]):
+            assert [text.embedding for text in embedding(found)] == expected
+            assert [text.node_id for text in found] == [node.node_id for node in nodes]
+            assert "alm2vec:" not in found[0].get_content(metadata_mode=MetadataMode.LLM)
+        reranker = ALM2VecRerank(embed_model=embedding)
+        by_node, by_text = (
+            reranker.postprocess_nodes([NodeWithScore(node=one) for one in some], query_str="a hum")
+            for some in (nodes, texts)
+        )
+        assert [hit.score for hit in by_node] == [hit.score for hit in by_text]
+
     def test_an_error_names_its_item_and_no_place(self, embedding, clips):
         """LlamaIndex makes batches: a place would be one in a batch."""
         embedding.embed_batch_size = 16
@@ -227,14 +250,26 @@ class TestWhatAnLLMHears:
     def test_its_roots_are_no_part_of_a_dump(self, clips):
         """Nor are the parser's."""
         for made in (AllowedAudio(allowed_audio_roots=clips[0].parent), AudioNodeParser(allowed_audio_roots="/")):
-            dumped = made.to_dict()
-            dumped.pop("id_func", None)  # LlamaIndex does not read what it wrote
+            dumped = json.loads(made.to_json())
             with pytest.raises(InputError, match="allowed_audio_roots"):
                 type(made).from_dict(dumped | {"allowed_audio_roots": ["/"]})
             again = type(made).from_dict(dumped, allowed_audio_roots=["/"])
             assert again.allowed_audio_roots == ["/"]
         with pytest.raises(InputError, match="allowed_audio_roots"):
             AllowedAudio(allowed_audio_roots=[""])
+
+    def test_a_parser_comes_back_from_its_dump(self, clips):
+        """With what it holds, or a request for what a dump can only name."""
+        parser = AudioNodeParser(segment_seconds=2, hop_seconds=1, include_metadata=False)
+        again = AudioNodeParser.from_dict(parser.to_dict())
+        assert again.to_dict() == parser.to_dict()
+        (document,) = AudioReader().load_data(clips[0])
+        assert again([document]) == parser([document])
+        for own in ({"id_func": lambda index, _: f"{index}"}, {"text_splitter": SentenceSplitter(chunk_overlap=100)}):
+            dumped = AudioNodeParser(**own).to_dict()
+            with pytest.raises(InputError, match=f"only names its {next(iter(own))}: pass it to from_dict"):
+                AudioNodeParser.from_dict(dumped)
+            assert AudioNodeParser.from_dict(dumped, **own).to_dict() == dumped
 
 
 class TestDumps:

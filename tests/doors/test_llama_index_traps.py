@@ -8,8 +8,10 @@ import naive_llama_index
 import pytest
 import sounds
 from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.embeddings import MockMultiModalEmbedding
+from llama_index.core.indices.multi_modal import MultiModalVectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.schema import MediaResource, MetadataMode, QueryBundle, TextNode
+from llama_index.core.schema import Document, MediaResource, MetadataMode, QueryBundle, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.core.vector_stores import SimpleVectorStore
@@ -47,7 +49,8 @@ def ours(fake, clips):
         documents=lambda paths: [document for path in paths for document in AudioReader().load_data(path)],
         nodes=lambda paths: [AudioNode.from_clip(path) for path in paths],
         node=AudioNode,
-        transformations=[AudioNodeParser()],
+        texts=lambda nodes: [node.as_text_node() for node in nodes],
+        transformations=[AudioNodeParser(allowed_audio_roots=clips[0].parent)],
         bundle=AudioQueryBundle,
     )
 
@@ -62,6 +65,7 @@ def naive(core):
         documents=naive_llama_index.documents,
         nodes=naive_llama_index.nodes,
         node=naive_llama_index.NaiveAudioNode,
+        texts=list,
         transformations=[],
         bundle=naive_llama_index.NaiveQueryBundle,
     )
@@ -182,13 +186,30 @@ def bytes_are_not_lost_in_a_store(kit, core, clips):
 
 
 def an_address_does_not_break_persisting(kit, core, clips):
-    """Refused, or persisted."""
+    """Of a node, and of a document's nodes; it comes back as a string."""
     resource = MediaResource(path=clips[0], url="https://example.org/a.wav")
-    node = made_or_refused(lambda: kit.node(audio_resource=resource), "URLs are not opened")
-    if node is not None:
-        context = StorageContext.from_defaults()
-        context.docstore.add_documents([node])
-        context.persist(str(clips[0].parent / "stored"))
+    document = Document(audio_resource=resource)
+    parsed = [node for parser in kit.transformations for node in parser([document])]
+    nodes = [kit.node(audio_resource=resource), *parsed]
+    folder = str(clips[0].parent / "stored")
+    context = StorageContext.from_defaults()
+    context.docstore.add_documents(nodes)
+    context.persist(folder)
+    stored = StorageContext.from_defaults(persist_dir=folder).docstore
+    for node in nodes:
+        assert stored.get_document(node.node_id).metadata["audio_url"] == "https://example.org/a.wav"
+
+
+def an_index_for_images_holds_them_too(kit, core, clips):
+    """Which takes nothing but texts and images, and leaves the rest out."""
+    index = MultiModalVectorStoreIndex(
+        kit.texts(kit.nodes(clips[:2])),
+        embed_model=kit.embedding(),
+        image_embed_model=MockMultiModalEmbedding(embed_dim=3),
+    )
+    assert stored(index) == [documents_vector(core, path) for path in clips[:2]]
+    hits = index.as_retriever(similarity_top_k=2).retrieve(kit.bundle("", audio=clips[1]))
+    assert {hit.metadata["file_path"] for hit in hits} == {str(path) for path in clips[:2]}
 
 
 def a_node_comes_back_from_stores_with_its_sound(kit, core, clips):
@@ -247,6 +268,7 @@ TRAPS = {
     a_recording_made_anew_is_embedded_anew: AssertionError,
     bytes_are_not_lost_in_a_store: AssertionError,
     an_address_does_not_break_persisting: TypeError,  # of JSON
+    an_index_for_images_holds_them_too: AssertionError,
     a_node_comes_back_from_stores_with_its_sound: AssertionError,
     an_llm_without_ears_gets_some_context: AssertionError,
     a_string_is_never_a_path: AssertionError,
