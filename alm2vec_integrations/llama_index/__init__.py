@@ -5,6 +5,7 @@ from .._extras import require
 require("llama_index.core", "llama-index")
 
 from .allowing import AllowedAudio  # noqa: E402 - after the check that names the extra
+from .as_text import AudioAsText  # noqa: E402
 from .embedding import ALM2VecEmbedding  # noqa: E402
 from .nodes import AudioNode  # noqa: E402
 from .parsing import AudioNodeParser  # noqa: E402
@@ -16,6 +17,7 @@ __all__ = [
     "ALM2VecEmbedding",
     "ALM2VecRerank",
     "AllowedAudio",
+    "AudioAsText",
     "AudioNode",
     "AudioNodeParser",
     "AudioQueryBundle",

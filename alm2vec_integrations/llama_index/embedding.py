@@ -36,7 +36,7 @@ from ..inputs import AudioText, Item, as_clip
 from ..instructions import Task
 from ..planning import DEFAULT_MAX_ITEMS, Batching
 from .item_text import ItemText, by_name, carried, carried_by_document, example, texts_of
-from .nodes import embedding_text
+from .nodes import to_embed
 from .querying import ExampleVector
 from .settings import Audio, MadeEncoder, NameText, PathText, check_dump
 
@@ -289,17 +289,17 @@ class ALM2VecEmbedding(BaseEmbedding):
         Indexes pass keywords of their own on to every transformation; only `show_progress` means anything here.
 
         Raises:
-            InputError: as `embedding_text`; audio that cannot be read.
+            InputError: as `to_embed`; audio that cannot be read.
             AudioAccessError: a node's recording lies outside `allowed_audio_roots`, or has changed.
         """
         progress = bool(kwargs.get("show_progress", False))
-        vectors = self.get_text_embedding_batch([embedding_text(node) for node in nodes], show_progress=progress)
+        vectors = self.get_text_embedding_batch([to_embed(node) for node in nodes], show_progress=progress)
         return _embedded(nodes, vectors)
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """`__call__` without blocking the event loop."""
         progress = bool(kwargs.get("show_progress", False))
-        vectors = await self.aget_text_embedding_batch([embedding_text(node) for node in nodes], show_progress=progress)
+        vectors = await self.aget_text_embedding_batch([to_embed(node) for node in nodes], show_progress=progress)
         return _embedded(nodes, vectors)
 
     # What LlamaIndex calls

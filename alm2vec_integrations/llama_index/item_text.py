@@ -114,7 +114,8 @@ def carried_by_document(text: str) -> tuple[Item, str | None]:
 
     LlamaIndex hands over a node as its text, and a node from a store or a cache is none of this package's.
     """
-    clip = None if isinstance(text, ItemText) else clip_in(text)
+    plain = isinstance(text, str) and not isinstance(text, ItemText)
+    clip = clip_in(text) if plain else None
     return carried(text) if clip is None else (clip, None)
 
 

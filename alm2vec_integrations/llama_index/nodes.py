@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from llama_index.core.schema import BaseNode, Document, MediaResource, MetadataMode, Node, TextNode
+from llama_index.core.schema import BaseNode, Document, MediaResource, MetadataMode, Node
 from pydantic import ConfigDict
 
 from ..audio.access import file_digest
@@ -30,6 +30,8 @@ PATH_KEY = "file_path"
 
 URL_KEY = "audio_url"
 """Metadata: where the recording is on the web, as a string; nothing is fetched from there."""
+
+_FLAT = (str, int, float, type(None))  # as LlamaIndex has it
 
 # Made for this purpose and never to change: ids in users' stores are derived from it.
 _NAMESPACE = uuid.UUID("b0f7a9c4-33a1-5d0e-8d3c-5f2f0c1f8e64")
@@ -116,27 +118,7 @@ class AudioNode(Node):
 
     def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:
         """The caption with metadata; for `MetadataMode.EMBED` the audio, as a text that carries it."""
-        return embedding_text(self) if metadata_mode == MetadataMode.EMBED else super().get_content(metadata_mode)
-
-    def as_text_node(self) -> TextNode:
-        """The same as a text that names its recording, for indexes that leave out all but texts and images.
-
-        `ALM2VecEmbedding` and `ALM2VecRerank` open what its metadata name, inside `allowed_audio_roots`, and embed
-        that. Everything else takes it for its caption, or for its path where it has none: no LLM gets the recording.
-        """
-        path = None if self.audio_resource is None else self.audio_resource.path
-        return TextNode(
-            id_=self.node_id,
-            text=self.get_content() or str(path),
-            embedding=self.embedding,
-            metadata=self.metadata,
-            excluded_embed_metadata_keys=self.excluded_embed_metadata_keys,
-            excluded_llm_metadata_keys=self.excluded_llm_metadata_keys,
-            metadata_separator=self.metadata_separator,
-            metadata_template=self.metadata_template,
-            text_template=self.text_template,
-            relationships=self.relationships,
-        )
+        return to_embed(self) if metadata_mode == MetadataMode.EMBED else super().get_content(metadata_mode)
 
 
 def has_audio(node: BaseNode) -> bool:
@@ -153,10 +135,13 @@ def apart(node: Node) -> tuple[MediaResource | None, dict[str, str]]:
     resource = node.audio_resource
     if resource is None or resource.path is None or resource.url is None:
         return resource, {}
-    url = str(resource.url)
-    if node.metadata.get(URL_KEY, url) != url:
-        raise InputError(f"its audio_resource has the url {url}, its metadata another {URL_KEY}", source=node.node_id)
-    return resource.model_copy(update={"url": None}), {URL_KEY: url}
+    written = node.metadata.get(URL_KEY) or str(resource.url)
+    if MediaResource.model_validate({"url": written}).url != resource.url:
+        raise InputError(
+            f"its audio_resource has the url {resource.url}, its metadata the {URL_KEY} {written}",
+            source=str(resource.path),
+        )
+    return resource.model_copy(update={"url": None}), {URL_KEY: written}
 
 
 def clip_of_node(node: BaseNode) -> AudioClip | None:
@@ -170,7 +155,8 @@ def clip_of_node(node: BaseNode) -> AudioClip | None:
     resource, source = node.audio_resource, f"node {node.node_id}"
     if resource.url is not None:
         raise InputError(
-            "URLs are not opened: download the recording, pass its path, and keep the link in the metadata, as a str",
+            "URLs are not opened, and LlamaIndex's docstores fail on them: download the recording, pass its path, and "
+            f"keep the link in the metadata, as a str: {URL_KEY!r}",
             source=source,
         )
     if resource.data is not None:
@@ -211,8 +197,40 @@ def embedding_text(node: BaseNode) -> str:
     return ItemText(clip, caption=caption)
 
 
+def to_embed(node: BaseNode) -> str:
+    """`embedding_text`, of a node that LlamaIndex's caches tell from others.
+
+    Raises:
+        InputError: as there, and as `check_recognisable`.
+    """
+    if (clip := clip_of_node(node)) is not None and not isinstance(node, Document):
+        check_recognisable(node, clip)
+    return embedding_text(node)
+
+
+def check_recognisable(node: BaseNode, clip: AudioClip) -> None:
+    """Refuse audio that LlamaIndex's caches, which go by a node's content, would take for other audio.
+
+    A cache that finds something asks nobody, so this is said when there is something to be put into it.
+
+    Raises:
+        InputError: the content does not hold the digest of the recording.
+    """
+    if clip.digest is None or clip.digest not in node.get_content(metadata_mode=MetadataMode.ALL):
+        raise InputError(
+            f"nothing in its content tells {clip.name} from other recordings, and LlamaIndex's caches go by that: "
+            "read documents with AudioReader and make nodes by AudioNode.from_clip, which put a digest into the "
+            "metadata",
+            source=f"node {node.node_id}",
+        )
+
+
 def check_metadata(metadata: Mapping[str, Any] | None, source: str) -> None:
-    """Refuse metadata of a caller's under the keys by which a node says what it is of."""
+    """Refuse metadata of a caller's that are not flat, or under the keys by which a node says what it is of."""
+    if nested := sorted(str(key) for key, value in (metadata or {}).items() if not isinstance(value, _FLAT)):
+        raise InputError(
+            f"metadata must be strings and numbers, which all stores take: write {nested} as such", source=source
+        )
     if taken := sorted({START_KEY, END_KEY, DIGEST_KEY, REFERENCE_KEY} & set(metadata or ())):
         raise InputError(
             f"metadata cannot hold {taken}, which say what part of which recording this is: pass times as "

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from llama_index.core.node_parser import NodeParser, SentenceSplitter
 from llama_index.core.node_parser.node_utils import default_id_func
@@ -19,11 +19,9 @@ from ..audio.decoding import measure
 from ..audio.segmenting import segment
 from ..clips import AudioClip
 from ..errors import InputError
-from .nodes import DIGEST_KEY, AudioNode, apart, clip_of_node, node_id, part_metadata
+from .nodes import DIGEST_KEY, AudioNode, check_recognisable, clip_of_node, node_id, part_metadata
 from .reading import AudioDocument
 from .settings import PathText, check_dump
-
-_Node = TypeVar("_Node", bound=BaseNode)
 
 
 class AudioNodeParser(NodeParser):
@@ -86,21 +84,22 @@ class AudioNodeParser(NodeParser):
         """Nodes in the order of `nodes`; of `kwargs`, indexes pass those of their own on, which mean nothing here.
 
         Raises:
-            InputError: bytes or a URL instead of a path; a URL beside it goes into the nodes' metadata.
+            InputError: bytes or a URL instead of a path; a recording that LlamaIndex's caches could not tell
+                from others.
             AudioError: a recording cannot be opened.
             AudioAccessError: a recording of a document from a store, outside `allowed_audio_roots`.
         """
         parsed: list[BaseNode] = []
         splitter = self.text_splitter
         for node in get_tqdm_iterable(nodes, show_progress, "Parsing nodes"):
-            whole = _linked(node)
-            clip = clip_of_node(whole)
+            clip = clip_of_node(node)
             if clip is None:
                 # Made only where it is needed: it loads a tokenizer, and one that was pickled downloads it.
                 splitter = splitter or SentenceSplitter()
                 parsed += splitter([node], **kwargs)
             else:
-                parsed += self._audio_nodes(whole, clip)
+                check_recognisable(node, clip)
+                parsed += self._audio_nodes(node, clip)
         return parsed
 
     async def _aparse_nodes(
@@ -152,9 +151,3 @@ class AudioNodeParser(NodeParser):
             "hop_seconds": self.hop_seconds,
             "min_seconds": self.min_seconds,
         }
-
-
-def _linked(node: _Node) -> _Node:
-    """The node with the URL of its recording, where that has a path as well, as metadata."""
-    resource, link = apart(node) if isinstance(node, Node) else (None, {})
-    return node.model_copy(update={"audio_resource": resource, "metadata": {**node.metadata, **link}}) if link else node

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.schema import QueryBundle
 
@@ -75,6 +76,17 @@ class AudioQueryBundle(QueryBundle):
             if name in _DECIDE:
                 self.__dict__["embedding"] = None
         super().__setattr__(name, value)
+
+    @classmethod
+    def from_dict(cls, kvs: Any, *, infer_missing: bool = False) -> Self:
+        """A query that was stored, of words alone; `from_json` goes by this.
+
+        Raises:
+            InputError: it names a recording, which whoever wrote it could choose.
+        """
+        if isinstance(kvs, Mapping) and kvs.get("audio") is not None:
+            raise InputError("a stored query cannot decide which file is opened: make it anew, AudioQueryBundle(…)")
+        return super().from_dict(kvs, infer_missing=infer_missing)
 
     @property
     def embedding_strs(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..audio.access import AccessPolicy, file_digest
 from ..audio.decoding import measure
 from ..clips import AudioClip
 from ..errors import InputError
+from .item_text import REFERENCE_KEY, marked
 from .nodes import DIGEST_KEY, PATH_KEY, check_metadata, unparsed
 
 
@@ -62,7 +64,7 @@ class AudioReader(BasePydanticReader):
 
         Args:
             file: a path.
-            extra_info: metadata: flat, strings and numbers; not times, which would cut the recording.
+            extra_info: metadata: flat, strings and numbers, as a link to the recording; not times, which would cut it.
             fs: a file system that is not this machine's own is refused.
 
         Raises:
@@ -78,12 +80,15 @@ class AudioReader(BasePydanticReader):
         check_metadata(extra_info, path)
         clip = AudioClip(path)
         measure(clip, AccessPolicy(), whole=True)
-        metadata = {PATH_KEY: path, **(extra_info or {}), DIGEST_KEY: file_digest(path)}
+        digest = file_digest(path)
+        # The reference is for the document as stores bring it back, LlamaIndex's own, should a splitter get that.
+        own = {DIGEST_KEY: digest, REFERENCE_KEY: marked(replace(clip, digest=digest))}
+        metadata = {PATH_KEY: path, **(extra_info or {}), **own}
         yield AudioDocument(
             id_=clip.id,
             audio_resource=MediaResource(path=Path(path)),
             text_resource=MediaResource(text=""),
             extra_info=metadata,
             excluded_embed_metadata_keys=[DIGEST_KEY],
-            excluded_llm_metadata_keys=[DIGEST_KEY],
+            excluded_llm_metadata_keys=[DIGEST_KEY, REFERENCE_KEY],
         )

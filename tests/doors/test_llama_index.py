@@ -17,7 +17,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.rate_limiter import BaseRateLimiter
-from llama_index.core.schema import MediaResource, Node, TextNode
+from llama_index.core.schema import Node, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr, ValidationError
 
@@ -168,7 +168,7 @@ class TestAccess:
     def test_nodes_are_opened_inside_the_roots_alone(self, embedding, clips, tmp_path):
         """Whether they come from a store or not; a clip that a call is given is the caller's affair."""
         elsewhere = sounds.write(tmp_path / "elsewhere" / "a.wav", sounds.noise(0.5))
-        for node in (AudioNode.from_clip(elsewhere), Node(audio_resource=MediaResource(path=elsewhere))):
+        for node in (AudioNode.from_clip(elsewhere), Node.from_dict(AudioNode.from_clip(elsewhere).to_dict())):
             with pytest.raises(AudioAccessError, match="outside allowed_audio_roots"):
                 embedding([node])
         with pytest.raises(AudioAccessError, match="allowed_audio_roots"):

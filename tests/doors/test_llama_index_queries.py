@@ -126,6 +126,13 @@ class TestBundle:
         assert json.loads(start.model_dump_json())["str_or_query_bundle"]["query_str"] == "who?"
         assert json.loads(AudioQueryBundle(audio=clips[0]).to_json())["audio"]["source"] == str(clips[0])
 
+    def test_from_json(self, clips):
+        """Words come back; which file is opened is no stored text's affair."""
+        words = AudioQueryBundle("a dog", instruction="x")
+        assert AudioQueryBundle.from_json(words.to_json()) == words
+        with pytest.raises(InputError, match="cannot decide which file is opened"):
+            AudioQueryBundle.from_json(AudioQueryBundle(audio=clips[0]).to_json())
+
     def test_callbacks_hold_it(self, index, clips):
         """As retrieval's callbacks do."""
         debug = LlamaDebugHandler(print_trace_on_end=False)

@@ -22,6 +22,7 @@ from alm2vec_integrations.llama_index import (
     AllowedAudio,
     ALM2VecEmbedding,
     ALM2VecRerank,
+    AudioAsText,
     AudioNode,
     AudioNodeParser,
     AudioReader,
@@ -161,17 +162,17 @@ class TestNodes:
         assert len(index.vector_store.data.embedding_dict) == 1
 
     def test_as_texts(self, embedding, core, clips):
-        """For such an index they are texts that name their recordings, also after a store, and to a reranker."""
+        """For such an index they are texts that name their recordings, from a store and to one, and to a reranker."""
         clip = AudioClip(clips[1], start_seconds=0.1, end_seconds=0.4)
         nodes = [
             AudioNode.from_clip(clips[0]),
             AudioNode.from_clip(clip, caption="a hum", metadata_template="<{key}>{value}</{key}>"),
         ]
-        texts = [node.as_text_node() for node in nodes]
+        texts = AudioAsText()(nodes)
         assert {type(text) for text in texts} == {TextNode}
         assert [text.text for text in texts] == [str(clips[0]), "a hum"]
         expected = [core.encode_document(part).tolist() for part in (AudioClip(clips[0]), clip)]
-        for found in (texts, [stored(text) for text in texts]):
+        for found in (texts, [stored(text) for text in texts], AudioAsText()([stored(node) for node in nodes])):
             assert [text.embedding for text in embedding(found)] == expected
             assert [text.node_id for text in found] == [node.node_id for node in nodes]
             assert "alm2vec:" not in found[0].get_content(metadata_mode=MetadataMode.LLM)
@@ -181,6 +182,34 @@ class TestNodes:
             for some in (nodes, texts)
         )
         assert [hit.score for hit in by_node] == [hit.score for hit in by_text]
+        others = [TextNode(text="a")]
+        assert AudioAsText().from_dict(AudioAsText().to_dict())(others) == others
+
+    def test_as_texts_in_a_pipeline(self, embedding, core, clips):
+        """After the parser, also where the cache has the nodes."""
+        transformations = [AudioNodeParser(), AudioAsText()]
+        pipeline = IngestionPipeline(transformations=[*transformations, embedding])
+        for _ in range(2):
+            (node,) = pipeline.run(documents=AudioReader().load_data(clips[0]))
+            assert (type(node), node.embedding) == (TextNode, core.encode_document(AudioClip(clips[0])).tolist())
+        index = MultiModalVectorStoreIndex.from_documents(
+            AudioReader().load_data(clips[0]),
+            transformations=transformations,
+            embed_model=embedding,
+            image_embed_model=MockMultiModalEmbedding(embed_dim=3),
+        )
+        assert list(index.vector_store.data.embedding_dict.values()) == [node.embedding]
+
+    @pytest.mark.parametrize("change", ["metadata", "excluded_embed_metadata_keys"])
+    def test_what_no_longer_names_its_recording(self, embedding, clips, change):
+        """Is no text of it, nor, without a digest, a node that a cache would know."""
+        node = AudioNode.from_clip(clips[0])
+        setattr(node, change, {"only": "mine"} if change == "metadata" else ["audio_reference"])
+        with pytest.raises(InputError, match=rf"node {node.node_id}: its metadata do not name .*0\.wav"):
+            AudioAsText()([node])
+        if change == "metadata":
+            with pytest.raises(InputError, match=r"tells .*0\.wav from other recordings"):
+                embedding([node])
 
     def test_an_error_names_its_item_and_no_place(self, embedding, clips):
         """LlamaIndex makes batches: a place would be one in a batch."""
