@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llama_index.core.schema import BaseNode, MetadataMode, TextNode, TransformComponent
+from llama_index.core.schema import BaseNode, Document, MetadataMode, TextNode, TransformComponent
 from pydantic import ConfigDict
 
 from ..errors import InputError
 from .item_text import clip_in
-from .nodes import clip_of_node
+from .nodes import clip_of_node, unparsed, with_keys
+
+_KIND_KEY = "audio_as_text"
+"""Metadata: without it LlamaIndex's caches would take a node with a caption and its text for the same."""
 
 
 class AudioAsText(TransformComponent):
@@ -29,11 +32,11 @@ class AudioAsText(TransformComponent):
         return "AudioAsText"
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:  # noqa: ARG002 - indexes pass theirs
-        """The nodes, in their order, with the same ids, metadata, links and vectors.
+        """The nodes, in their order, with the same ids, links and vectors.
 
         Raises:
-            InputError: as for `ALM2VecEmbedding`; or a node that was not made by `AudioNode`, or whose metadata have
-                been changed, so that they do not name its recording.
+            InputError: as for `ALM2VecEmbedding`; a document that no `AudioNodeParser` has made nodes of; a node whose
+                metadata do not name its recording, as it was not made by `AudioNode` or has been changed.
         """
         return [_as_text(node) for node in nodes]
 
@@ -42,13 +45,15 @@ def _as_text(node: BaseNode) -> BaseNode:
     clip = clip_of_node(node)
     if clip is None:
         return node
+    if isinstance(node, Document):
+        raise unparsed(node)
     text = TextNode(
         id_=node.node_id,
         text=node.get_content(metadata_mode=MetadataMode.NONE) or str(clip.path),
         embedding=node.embedding,
-        metadata=node.metadata,
-        excluded_embed_metadata_keys=node.excluded_embed_metadata_keys,
-        excluded_llm_metadata_keys=node.excluded_llm_metadata_keys,
+        metadata={**node.metadata, _KIND_KEY: True},
+        excluded_embed_metadata_keys=with_keys(node.excluded_embed_metadata_keys, _KIND_KEY),
+        excluded_llm_metadata_keys=with_keys(node.excluded_llm_metadata_keys, _KIND_KEY),
         metadata_separator=node.metadata_separator,
         metadata_template=node.metadata_template,
         text_template=getattr(node, "text_template", TextNode.model_fields["text_template"].default),

@@ -106,6 +106,10 @@ class AudioNode(Node):
             raise InputError("a node holds a path: write the recording to a file first", source=clip.name)
         path = str(Path(clip.path).absolute())
         digest = clip.digest or file_digest(path)
+        if nested := sorted(str(key) for key, value in (metadata or {}).items() if not isinstance(value, _FLAT)):
+            raise InputError(
+                f"metadata must be strings and numbers, which all stores take: write {nested} as such", source=path
+            )
         check_metadata(metadata, path)
         own = {PATH_KEY: path, **(metadata or {}), **part_metadata(clip), DIGEST_KEY: digest}
         fields.setdefault("id_", node_id("", AudioClip(path), own))
@@ -136,9 +140,13 @@ def apart(node: Node) -> tuple[MediaResource | None, dict[str, str]]:
     if resource is None or resource.path is None or resource.url is None:
         return resource, {}
     written = node.metadata.get(URL_KEY) or str(resource.url)
-    if MediaResource.model_validate({"url": written}).url != resource.url:
+    try:
+        is_same = MediaResource.model_validate({"url": written}).url == resource.url
+    except ValueError:  # it is no URL
+        is_same = False
+    if not is_same:
         raise InputError(
-            f"its audio_resource has the url {resource.url}, its metadata the {URL_KEY} {written}",
+            f"its audio_resource has the url {resource.url}, its metadata the {URL_KEY} {written!r}",
             source=str(resource.path),
         )
     return resource.model_copy(update={"url": None}), {URL_KEY: written}
@@ -226,11 +234,7 @@ def check_recognisable(node: BaseNode, clip: AudioClip) -> None:
 
 
 def check_metadata(metadata: Mapping[str, Any] | None, source: str) -> None:
-    """Refuse metadata of a caller's that are not flat, or under the keys by which a node says what it is of."""
-    if nested := sorted(str(key) for key, value in (metadata or {}).items() if not isinstance(value, _FLAT)):
-        raise InputError(
-            f"metadata must be strings and numbers, which all stores take: write {nested} as such", source=source
-        )
+    """Refuse metadata of a caller's under the keys by which a node says what it is of."""
     if taken := sorted({START_KEY, END_KEY, DIGEST_KEY, REFERENCE_KEY} & set(metadata or ())):
         raise InputError(
             f"metadata cannot hold {taken}, which say what part of which recording this is: pass times as "

@@ -77,6 +77,11 @@ class AudioQueryBundle(QueryBundle):
                 self.__dict__["embedding"] = None
         super().__setattr__(name, value)
 
+    def to_dict(self, encode_json: bool = False) -> dict[str, Any]:
+        """The query without a vector that a retriever has written into it; `to_json` goes by this."""
+        data: dict[str, Any] = super().to_dict(encode_json=encode_json)
+        return data | {"embedding": None} if isinstance(self.embedding, _Retrieved) else data
+
     @classmethod
     def from_dict(cls, kvs: Any, *, infer_missing: bool = False) -> Self:
         """A query that was stored, of words alone; `from_json` goes by this.

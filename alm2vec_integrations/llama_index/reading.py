@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from ..audio.access import AccessPolicy, file_digest
 from ..audio.decoding import measure
 from ..clips import AudioClip
 from ..errors import InputError
-from .item_text import REFERENCE_KEY, marked
 from .nodes import DIGEST_KEY, PATH_KEY, check_metadata, unparsed
 
 
@@ -80,15 +78,12 @@ class AudioReader(BasePydanticReader):
         check_metadata(extra_info, path)
         clip = AudioClip(path)
         measure(clip, AccessPolicy(), whole=True)
-        digest = file_digest(path)
-        # The reference is for the document as stores bring it back, LlamaIndex's own, should a splitter get that.
-        own = {DIGEST_KEY: digest, REFERENCE_KEY: marked(replace(clip, digest=digest))}
-        metadata = {PATH_KEY: path, **(extra_info or {}), **own}
+        metadata = {PATH_KEY: path, **(extra_info or {}), DIGEST_KEY: file_digest(path)}
         yield AudioDocument(
             id_=clip.id,
             audio_resource=MediaResource(path=Path(path)),
             text_resource=MediaResource(text=""),
             extra_info=metadata,
             excluded_embed_metadata_keys=[DIGEST_KEY],
-            excluded_llm_metadata_keys=[DIGEST_KEY, REFERENCE_KEY],
+            excluded_llm_metadata_keys=[DIGEST_KEY],
         )

@@ -271,8 +271,9 @@ class TestNode:
         for same in ("https://Example.org/a.wav", None):
             again = AudioNode(audio_resource=resource, metadata={"audio_url": same})
             assert again.metadata["audio_url"] == (same or url)
-        with pytest.raises(InputError, match=r"its metadata the audio_url https://example\.org/b\.wav"):
-            AudioNode(audio_resource=resource, metadata={"audio_url": "https://example.org/b.wav"})
+        for other in ("https://example.org/b.wav", "a key"):
+            with pytest.raises(InputError, match=f"its metadata the audio_url '{other}'"):
+                AudioNode(audio_resource=resource, metadata={"audio_url": other})
         (document,) = AudioReader().load_data(clips[0], extra_info={"audio_url": url})
         assert AudioNodeParser()([document])[0].metadata["audio_url"] == url
         with pytest.raises(InputError, match="URLs are not opened"):
@@ -291,12 +292,8 @@ class TestNode:
     @pytest.mark.parametrize("nested", [{"a": 1}, ["a"], AnyUrl("https://example.org")])
     def test_metadata_are_flat(self, clips, nested):
         """As some stores demand."""
-        for make in (
-            lambda: AudioReader().load_data(clips[0], extra_info={"x": nested}),
-            lambda: AudioNode.from_clip(clips[0], metadata={"x": nested}),
-        ):
-            with pytest.raises(InputError, match=r"0\.wav: metadata must be strings and numbers.*\['x'\]"):
-                make()
+        with pytest.raises(InputError, match=r"0\.wav: metadata must be strings and numbers.*\['x'\]"):
+            AudioNode.from_clip(clips[0], metadata={"x": nested})
 
     @pytest.mark.parametrize("change", [{"start_seconds": 0.1}, {"audio_digest": "0" * 16}])
     def test_a_stored_node_that_was_changed(self, clips, change):

@@ -130,6 +130,8 @@ class TestBundle:
         """Words come back; which file is opened is no stored text's affair."""
         words = AudioQueryBundle("a dog", instruction="x")
         assert AudioQueryBundle.from_json(words.to_json()) == words
+        words.embedding = [1.0]  # as a retriever does
+        assert AudioQueryBundle.from_json(words.to_json()) == AudioQueryBundle("a dog", instruction="x")
         with pytest.raises(InputError, match="cannot decide which file is opened"):
             AudioQueryBundle.from_json(AudioQueryBundle(audio=clips[0]).to_json())
 

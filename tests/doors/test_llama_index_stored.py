@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 import sounds
 from llama_index.core import StorageContext, SummaryIndex, VectorStoreIndex
@@ -13,7 +14,7 @@ from llama_index.core.embeddings import MockMultiModalEmbedding
 from llama_index.core.indices.multi_modal import MultiModalVectorStoreIndex
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import MediaResource, MetadataMode, Node, NodeWithScore, TextNode
+from llama_index.core.schema import Document, MediaResource, MetadataMode, Node, NodeWithScore, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index_rag import Listener
 
@@ -199,6 +200,26 @@ class TestNodes:
             image_embed_model=MockMultiModalEmbedding(embed_dim=3),
         )
         assert list(index.vector_store.data.embedding_dict.values()) == [node.embedding]
+
+    def test_as_texts_beside_nodes(self, embedding, clips):
+        """One cache tells the two apart, and a document is neither."""
+        cache, (document,) = IngestionCache(), AudioReader().load_data(clips[0])
+        with pytest.raises(InputError, match=r"AudioNodeParser\(\) first"):
+            AudioAsText()([document])
+        document.set_content("a caption")
+        for transformations, kind in (([], Node), ([AudioAsText()], TextNode)):
+            pipeline = IngestionPipeline(transformations=[AudioNodeParser(), *transformations, embedding], cache=cache)
+            for _ in range(2):
+                assert isinstance(pipeline.run(documents=[document])[0], kind)
+
+    def test_a_text_with_the_metadata_of_a_document(self, embedding, core, clips):
+        """Is the text it says, as a transcript beside its recording."""
+        (document,) = AudioReader().load_data(clips[0])
+        text = Document(text="a transcript", metadata=dict(document.metadata))
+        nodes = IngestionPipeline(transformations=[AudioNodeParser(), embedding]).run(documents=[document, text])
+        words = nodes[1].get_content(metadata_mode=MetadataMode.EMBED)
+        assert nodes[0].embedding == core.encode_document(AudioClip(clips[0])).tolist()
+        np.testing.assert_allclose(nodes[1].embedding, core.encode_document(words), atol=1e-5)
 
     @pytest.mark.parametrize("change", ["metadata", "excluded_embed_metadata_keys"])
     def test_what_no_longer_names_its_recording(self, embedding, clips, change):

@@ -231,14 +231,6 @@ def the_ingestion_cache_tells_nodes_of_others_apart(kit, core, clips):
     assert found in ([None, None], [documents_vector(core, path) for path in clips[:2]])
 
 
-def a_stored_document_keeps_its_sound(kit, core, clips):
-    """LlamaIndex's own that comes back, should a text splitter get it."""
-    docstore = SimpleDocumentStore()
-    docstore.add_documents(kit.documents(clips[:1]))
-    index = VectorStoreIndex.from_documents(list(docstore.docs.values()), embed_model=kit.embedding())
-    assert stored(index) == [documents_vector(core, clips[0])]
-
-
 def an_index_for_images_holds_them_too(kit, core, clips):
     """Which takes nothing but texts and images, and leaves the rest out."""
     index = MultiModalVectorStoreIndex(
@@ -310,7 +302,6 @@ TRAPS = {
     an_address_of_a_document_does_not_break_a_docstore: TypeError,
     the_ingestion_cache_tells_documents_of_others_apart: AssertionError,
     the_ingestion_cache_tells_nodes_of_others_apart: AssertionError,
-    a_stored_document_keeps_its_sound: AssertionError,
     an_index_for_images_holds_them_too: AssertionError,
     a_node_comes_back_from_stores_with_its_sound: AssertionError,
     an_llm_without_ears_gets_some_context: AssertionError,
