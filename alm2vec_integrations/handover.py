@@ -6,10 +6,11 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from .audio.decoding import SAMPLING_RATE
 from .audio.workspace import workspace
@@ -24,6 +25,9 @@ _MOST_AHEAD_BYTES = 256 * 2**20
 
 _SPARED_BYTES = 16 * 2**20
 """Left free in the folder for temporary audio when decoding ahead."""
+
+
+Write: TypeAlias = Callable[[Sequence[tuple[Entry, str]]], Sequence[Exception | None]]
 
 
 class _Budget:
@@ -56,27 +60,30 @@ class Handover:
     Args:
         batch: what to decode.
         executor: the threads.
-        write: decodes an entry's clip to a path, in one of the threads.
+        write: decodes entries' clips to paths, in one of the threads, and returns for each what went wrong, or None.
+        together: how many entries it gets at a time.
         taken: bytes of the budget that are given back in the end.
     """
 
-    def __init__(
-        self, batch: MicroBatch, executor: Executor, write: Callable[[Entry, str], None], *, taken: int = 0
-    ) -> None:
+    def __init__(self, batch: MicroBatch, executor: Executor, write: Write, *, together: int, taken: int = 0) -> None:
         self.batch = batch
         self._write = write
         self._taken = taken
         self._mutex = threading.Lock()
         self._folder: Path | None = None
-        self._futures: dict[int, Future[None]] = {}
+        self._futures: list[Future[Sequence[Exception | None]]] = []
+        self._places: dict[int, tuple[int, int]] = {}
         self._paths: dict[int, str] = {}
         if batch.kind == "text":
             return
         try:
             self._folder = workspace.new_folder()
-            for entry in batch.entries:
-                path = self._paths[entry.position] = str(self._folder / f"{entry.position}.wav")
-                self._futures[entry.position] = executor.submit(write, entry, path)
+            for start in range(0, len(batch.entries), together):
+                part = batch.entries[start : start + together]
+                for place, entry in enumerate(part):
+                    self._paths[entry.position] = str(self._folder / f"{entry.position}.wav")
+                    self._places[entry.position] = len(self._futures), place
+                self._futures.append(executor.submit(write, [(entry, self._paths[entry.position]) for entry in part]))
         except BaseException:
             self.close()
             raise
@@ -91,28 +98,28 @@ class Handover:
             MemoryError: nor is there memory for it alone.
             ALM2VecError: nor room in the folder for temporary audio.
         """
-        if entry.position not in self._futures:
+        if entry.position not in self._places:
             return None
         path = self._paths[entry.position]
-        try:
-            self._futures[entry.position].result()
-        except InputError:
-            raise
-        except (MemoryError, ALM2VecError) as error:
+        future, place = self._places[entry.position]
+        error = self._futures[future].result()[place]
+        if isinstance(error, (MemoryError, ALM2VecError)) and not isinstance(error, InputError):
             logger.warning(
                 "decoding again, by itself, what failed beside others: %s", str(error) or type(error).__name__
             )
             self.finish()
-            self._write(entry, path)
+            (error,) = self._write([(entry, path)])
+        if error is not None:
+            raise error
         return path
 
     def finish(self) -> None:
         """Wait until no thread works for this batch."""
-        wait(self._futures.values())
+        wait(self._futures)
 
     def close(self, *, wait: bool = True) -> None:
         """Stop decoding and remove the files: now, or if not `wait`, when the threads that write them are done."""
-        running = [future for future in self._futures.values() if not future.cancel() and not future.done()]
+        running = [future for future in self._futures if not future.cancel() and not future.done()]
         if wait:
             for future in running:
                 future.exception()
@@ -122,7 +129,7 @@ class Handover:
         if not left:
             self._remove()
 
-        def one_less(_: Future[None]) -> None:
+        def one_less(_: Future[Any]) -> None:
             nonlocal left
             with self._mutex:
                 left -= 1
@@ -143,13 +150,13 @@ class Handover:
                 shutil.rmtree(folder)
 
 
-def ahead(batch: MicroBatch, executor: Executor, write: Callable[[Entry, str], None]) -> Handover | None:
+def ahead(batch: MicroBatch, executor: Executor, write: Write, *, together: int) -> Handover | None:
     """A handover that is not needed yet, or None if enough waits already."""
     size = sum(round(2 * SAMPLING_RATE * entry.seconds) for entry in batch.entries)
     # The batch whose turn it is comes first: a container's memory-backed folder may hold 64 MiB.
     if 2 * size + _SPARED_BYTES > workspace.free_bytes():
         return None
-    return Handover(batch, executor, write, taken=size) if _ahead.take(size) else None
+    return Handover(batch, executor, write, together=together, taken=size) if _ahead.take(size) else None
 
 
 def _forget_after_fork() -> None:

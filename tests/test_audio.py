@@ -375,7 +375,7 @@ class TestAccess:
             link.symlink_to(outside)
             return decode(clip, policy)
 
-        monkeypatch.setattr("alm2vec_integrations.runtime.decode", swap_and_decode)
+        monkeypatch.setattr("alm2vec_integrations.audio.decoding.decode", swap_and_decode)
         clip = AudioClip.from_reference(AudioClip(link).reference(digest=False))
         encoder = ALM2VecEncoder(fake, trust_remote_code=True, allowed_audio_roots=[clips[0].parent])
         with encoder, pytest.raises(AudioAccessError, match="outside"):

@@ -11,7 +11,8 @@ import fake_checkpoints
 import numpy as np
 import pytest
 
-from alm2vec_integrations import QUERY_INSTRUCTION, ALM2VecEncoder, AudioClip, runtime
+from alm2vec_integrations import QUERY_INSTRUCTION, ALM2VecEncoder, AudioClip
+from alm2vec_integrations.audio import decoding
 from alm2vec_integrations.fair_lock import FairLock
 
 WAIT = 30  # seconds until a test that hangs fails
@@ -126,7 +127,7 @@ async def test_a_query_beside_many_async_jobs_waits_for_one_step_of_each(fake):
 async def test_a_text_does_not_queue_behind_decoding(fake, clips, monkeypatch):
     """Recordings that take long to decode hold up recordings, not questions."""
     blocked = threading.Semaphore(0)
-    original = runtime.decode
+    original = decoding.decode
 
     def slow(clip, policy):
         assert blocked.acquire(timeout=WAIT)
@@ -134,7 +135,7 @@ async def test_a_text_does_not_queue_behind_decoding(fake, clips, monkeypatch):
 
     with ALM2VecEncoder(fake, trust_remote_code=True) as encoder:
         assert encoder.dim
-        monkeypatch.setattr(runtime, "decode", slow)
+        monkeypatch.setattr(decoding, "decode", slow)
         jobs = [asyncio.create_task(encoder.aencode(AudioClip(clips[0]), task="document")) for _ in range(20)]
         await asyncio.sleep(0.05)
         query = await asyncio.wait_for(encoder.aencode("query", task="query"), timeout=WAIT)

@@ -37,6 +37,21 @@ def test_bfloat16_by_default(tiny, tmp_path):
     assert 1 - cosines.min() < 1e-3
 
 
+def test_many_files_are_decoded_apart(tmp_path, monkeypatch):
+    """By themselves, to the same vectors as in threads."""
+    from alm2vec_integrations.audio import apart
+
+    paths = [sounds.write(tmp_path / f"{i}.wav", sounds.noise(0.5 + 0.05 * i, seed=i)) for i in range(70)]
+    started, real = [], apart._Process
+    monkeypatch.setattr(apart, "_Process", lambda: started.append(1) or real())
+    with ALM2VecEncoder("alm2vec-tiny") as encoder:
+        found = encoder.encode([AudioClip(path) for path in paths], task="document")
+        assert started
+        monkeypatch.setenv(apart.VARIABLE, "threads")
+        expected = encoder.encode([AudioClip(path) for path in paths], task="document")
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_closing_gives_the_memory_back(tmp_path):
     """All of it, without waiting for the garbage collector."""
     import torch

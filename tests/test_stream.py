@@ -16,6 +16,7 @@ import sounds
 import torch
 
 from alm2vec_integrations import ALM2VecEncoder, ALM2VecError, AudioClip, AudioText, Failure, InputError
+from alm2vec_integrations.audio import decoding
 from alm2vec_integrations.audio.workspace import workspace
 
 
@@ -134,7 +135,7 @@ class TestFlow:
         """The next batches' files are being written during a forward pass, and no more than those."""
         from alm2vec_integrations import runtime
 
-        decoded, reached, real = [], threading.Event(), runtime.decode
+        decoded, reached, real = [], threading.Event(), decoding.decode
 
         def decode(clip, policy):
             samples = real(clip, policy)
@@ -152,7 +153,7 @@ class TestFlow:
                 time.sleep(0.2)
             most = max(most, len(decoded) - 2 * (len(fake_checkpoints.calls) - 1))
 
-        monkeypatch.setattr(runtime, "decode", decode)
+        monkeypatch.setattr(decoding, "decode", decode)
         fake_checkpoints.on_encode = wait_for_others
         small.encode([AudioClip(clip) for clip in clips * 3], task="document")
         assert most <= 2 * (1 + runtime._BATCHES_AHEAD + 1)
@@ -160,10 +161,10 @@ class TestFlow:
 
     def test_no_more_than_the_budget_is_ahead(self, small, clips, monkeypatch):
         """Nothing where there is none; and what was taken is given back."""
-        from alm2vec_integrations import handover, runtime
+        from alm2vec_integrations import handover
 
-        decoded, most, real = [], 0, runtime.decode
-        monkeypatch.setattr(runtime, "decode", lambda clip, policy: decoded.append(clip) or real(clip, policy))
+        decoded, most, real = [], 0, decoding.decode
+        monkeypatch.setattr(decoding, "decode", lambda clip, policy: decoded.append(clip) or real(clip, policy))
 
         def look(model, keywords):
             nonlocal most
@@ -197,9 +198,7 @@ class TestFlow:
     @pytest.mark.parametrize("error", [MemoryError(), ALM2VecError("no room")])
     def test_what_failed_beside_others_is_done_again_alone(self, small, clips, monkeypatch, caplog, error):
         """Memory or room that ran out while others were decoded is no item's fault."""
-        from alm2vec_integrations import runtime
-
-        failed, real = set(), runtime.decode
+        failed, real = set(), decoding.decode
 
         def short(clip, policy):
             if clip.path not in failed:
@@ -209,23 +208,21 @@ class TestFlow:
 
         items = [AudioClip(clip) for clip in clips]
         expected = small.encode(items, task="query")
-        monkeypatch.setattr(runtime, "decode", short)
+        monkeypatch.setattr(decoding, "decode", short)
         found = collect(small, items, task="query")
         np.testing.assert_array_equal(np.stack([vector for _, vector in found]), expected)
         assert "decoding again, by itself" in caplog.text
 
     def test_what_cannot_be_decoded_even_alone(self, small, clips, monkeypatch):
         """For want of memory: that item fails, with what to do."""
-        from alm2vec_integrations import runtime
-
-        real = runtime.decode
+        real = decoding.decode
 
         def short(clip, policy):
             if clip.path == str(clips[3]):
                 raise MemoryError
             return real(clip, policy)
 
-        monkeypatch.setattr(runtime, "decode", short)
+        monkeypatch.setattr(decoding, "decode", short)
         result = small.encode_partial([AudioClip(clip) for clip in clips], task="query")
         assert [failure.index for failure in result.failures] == [3]
         assert "not enough memory to decode it" in result.failures[0].reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -104,6 +104,18 @@ def write_wav(path: str, samples: npt.NDArray[np.int16]) -> None:
             f"{path}: {2 * len(samples)} bytes of temporary audio could not be written ({error}): set "
             f"{SCRATCH_VARIABLE} to a folder with more room, or lower max_batch_seconds"
         ) from error
+
+
+def decode_all(clips: Sequence[tuple[AudioClip, str]], policy: AccessPolicy) -> list[Exception | None]:
+    """Each clip decoded into a WAV file at its path; what `decode` or `write_wav` raised for it, or None."""
+    errors: list[Exception | None] = []
+    for clip, path in clips:
+        try:
+            write_wav(path, decode(clip, policy))
+            errors.append(None)
+        except Exception as error:
+            errors.append(error)
+    return errors
 
 
 @contextmanager

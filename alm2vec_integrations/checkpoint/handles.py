@@ -18,7 +18,10 @@ from .loading import LoadedModel, load
 # Of the threads behind `aencode` one is in the model at a time, while others decode. Texts have threads of their own,
 # so that a question does not wait for a place behind recordings that are being decoded.
 Purpose = Literal["audio", "text", "decoding"]
-_THREADS: dict[Purpose, int] = {"audio": 8, "text": 4, "decoding": max(2, min(16, os.cpu_count() or 2))}
+DECODERS = max(2, min(8, os.cpu_count() or 2))
+"""Threads that decode; more are in each other's way (docs/benchmarks.md)."""
+
+_THREADS: dict[Purpose, int] = {"audio": 8, "text": 4, "decoding": DECODERS}
 
 
 class ModelHandle:

@@ -34,7 +34,7 @@ from ..encoder import Encoder
 from ..errors import InputError
 from ..inputs import AudioText, Item, as_clip
 from ..instructions import Task
-from ..planning import DEFAULT_MAX_ITEMS, Batching
+from ..planning import Batching
 from .item_text import ItemText, by_name, carried, carried_by_document, example, texts_of
 from .nodes import to_embed
 from .querying import ExampleVector
@@ -79,7 +79,8 @@ class ALM2VecEmbedding(BaseEmbedding):
         document_task: what documents are to the model; "query" for an index of audio under a question.
         document_question: paired with every audio document, which then is embedded under that aspect.
         normalize: whether vectors have length 1.
-        embed_batch_size: items in one call of the encoder, which makes its own forward passes of them.
+        embed_batch_size: items in one call of the encoder, which makes its own forward passes of them, and decodes
+            some ahead.
         encoder: stands in for the one that would be made from the arguments above. What it was made with is not known
             here: a dump cannot bring it back, and in an ingestion cache it shares nothing with any other.
         embeddings_cache: refused: it goes by text alone, and would answer a query with the vector of a document.
@@ -94,7 +95,7 @@ class ALM2VecEmbedding(BaseEmbedding):
     )
 
     model_name: PathText
-    embed_batch_size: int = Field(default=DEFAULT_MAX_ITEMS, gt=0, le=2048)
+    embed_batch_size: int = Field(default=256, gt=0, le=2048)
     revision: str | None = None
     dtype: NameText | None = None
     model_kwargs: dict[str, Any] | None = None

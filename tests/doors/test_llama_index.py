@@ -250,7 +250,7 @@ class TestDumps:
             **given,
         )  # fmt: skip
         dumped = embedding.to_dict()
-        of_llama_index = {"embed_batch_size": 32, "num_workers": None, "embeddings_cache": None}
+        of_llama_index = {"embed_batch_size": 256, "num_workers": None, "embeddings_cache": None}
         assert dumped == given | of_llama_index | {"model_name": str(fake), "class_name": "ALM2VecEmbedding"}
         assert json.loads(embedding.to_json()) == dumped
         again = ALM2VecEmbedding.from_dict(dumped, trust_remote_code=True)
