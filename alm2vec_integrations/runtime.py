@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from . import inputs
-from .audio import apart
 from .audio.access import AccessPolicy
-from .audio.decoding import decode_all, measure
 from .audio.limits import MIN_SECONDS, TRAINED_SECONDS
-from .checkpoint.handles import DECODERS, ModelHandle
+from .audio_loader import AudioLoader
+from .checkpoint.handles import ModelHandle
 from .checkpoint.output import as_rows
 from .clips import AudioClip
 from .errors import ALM2VecWarning, InputError, ModelContractError
-from .handover import Handover, ahead
-from .inputs import AudioText, Kind
+from .handover import Handover
+from .inputs import Kind
 from .instructions import Task
 from .memory import is_out_of_memory, release_cached
 from .planning import Entry, Limits, MicroBatch, plan
@@ -33,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 # Headers read in one step of a job: some ten milliseconds of work.
 _PLANNED_AT_ONCE = 128
-
-# Headers that a process reads at a time.
-_MEASURED_AT_ONCE = 16
 
 # Micro-batches that are decoded while another is in the model.
 _BATCHES_AHEAD = 2
@@ -106,7 +102,7 @@ class Job:
         self._first = first
         self._instructions = instructions
         self._task: Task = task
-        self._policy = policy
+        self._audio = AudioLoader(handle, items, policy)
         self._limits = limits
         self._normalize = normalize
         self._keep_going = keep_going
@@ -114,8 +110,6 @@ class Job:
         self._failures: dict[int, Failure] = {}
         self._embeddings: npt.NDArray[np.float32] | None = None
         self._checked = False
-        files = sum(_file_of(item) is not None for item in items)
-        self._apart = apart.wanted(handle.configuration.device, files)
         self._batches: deque[MicroBatch] = deque()
         self._handovers: deque[Handover] = deque()
 
@@ -139,7 +133,7 @@ class Job:
         next steps is decoded meanwhile.
         """
         settled = 0
-        for _ in self._checks(self._handle.executor("decoding")):
+        for _ in self._checks():
             yield len(self._failures) - settled
             settled = len(self._failures)
         try:
@@ -159,7 +153,7 @@ class Job:
 
     def prepare(self) -> None:
         """Read the headers and begin to decode, ahead of `steps`."""
-        for _ in self._checks():
+        for _ in self._checks(in_thread=True):
             pass
         self._look_ahead()
 
@@ -172,12 +166,11 @@ class Job:
         while self._handovers:
             self._handovers.popleft().close(wait=wait)
 
-    def _checks(self, executor: Executor | None = None) -> Iterator[None]:
+    def _checks(self, *, in_thread: bool = False) -> Iterator[None]:
         """Plan the items that are what they should be, reading audio headers only, some at a time.
 
         Args:
-            executor: threads in which headers may be read; None where this is one of them, as they must not wait for
-                each other.
+            in_thread: this is one of the threads that decode.
         """
         if self._checked:
             return
@@ -186,7 +179,7 @@ class Job:
             if start:
                 yield
             positions = range(start, min(start + _PLANNED_AT_ONCE, len(self._items)))
-            known = self._measured_apart(positions, executor) if self._apart else {}
+            known = self._audio.measured_apart(positions, in_thread=in_thread)
             attempts = (self._attempt(p, partial(self._entry, p, self._items[p], known.get(p))) for p in positions)
             entries += [entry for entry in attempts if entry is not None]
         self._batches.extend(plan(entries, self._limits))
@@ -197,36 +190,17 @@ class Job:
         if not self._handovers:
             if not self._batches:
                 return None
-            batch = self._batches.popleft()
-            executor = self._handle.executor("decoding")
-            self._handovers.append(Handover(batch, executor, self._write, together=self._together(batch)))
+            self._handovers.append(self._audio.load(self._batches.popleft()))
             self._look_ahead()
         return self._handovers.popleft()
 
     def _look_ahead(self) -> None:
-        executor = self._handle.executor("decoding")
         while self._batches and len(self._handovers) <= _BATCHES_AHEAD:
-            batch = self._batches[0]
-            more = ahead(batch, executor, self._write, together=self._together(batch))
+            more = self._audio.load_ahead(self._batches[0])
             if more is None:
                 return
             self._batches.popleft()
             self._handovers.append(more)
-
-    def _together(self, batch: MicroBatch) -> int:
-        """How many clips a thread gets at a time: an answer of a process wakes this one up, which is to be rare."""
-        return max(1, len(batch.entries) // DECODERS) if self._apart else 1
-
-    def _write(self, parts: Sequence[tuple[Entry, str]]) -> list[Exception | None]:
-        """Decode entries' clips to paths; what went wrong with each."""
-        clips = [(inputs.clip_of(entry.item), path) for entry, path in parts]
-        known = [(clip, path) for clip, path in clips if clip is not None]  # entries with audio only
-        there = [(clip, path) for clip, path in known if self._apart and clip.path is not None]
-        here = [each for each in known if each not in there]
-        errors = [*zip(there, apart.write(there, self._policy) if there else [], strict=True)]
-        errors += zip(here, decode_all(here, self._policy), strict=True)
-        by_path = {path: error for (_, path), error in errors}
-        return [by_path[path] for _, path in parts]
 
     def _encode(self, handover: Handover) -> None:
         """Wait for the batch's audio, encode it, and keep the rows."""
@@ -318,7 +292,7 @@ class Job:
         clip = inputs.clip_of(item)
         if isinstance(known, InputError):
             raise known
-        seconds = 0.0 if clip is None else self._measure(clip) if known is None else known
+        seconds = 0.0 if clip is None else self._audio.measure(clip) if known is None else known
         if clip is not None and seconds > TRAINED_SECONDS:
             self._remark_on(clip, seconds)
         return Entry(
@@ -329,22 +303,6 @@ class Job:
             seconds=max(seconds, MIN_SECONDS) if clip is not None else 0.0,  # as it reaches the model
             characters=len(inputs.text_of(item) or ""),
         )
-
-    def _measured_apart(self, positions: range, executor: Executor | None) -> dict[int, float | InputError]:
-        """The lengths of the files among some items, or what was wrong with them."""
-        files = [(p, clip) for p in positions if (clip := _file_of(self._items[p])) is not None]
-        parts = [files[start : start + _MEASURED_AT_ONCE] for start in range(0, len(files), _MEASURED_AT_ONCE)]
-        asked = [[clip for _, clip in part] for part in parts]
-        measured = partial(apart.seconds_of, policy=self._policy)
-        found = map(measured, asked) if executor is None else executor.map(measured, asked)
-        lengths = [length for part in found for length in part]
-        return {position: length for (position, _), length in zip(files, lengths, strict=True)}
-
-    def _measure(self, clip: AudioClip) -> float:
-        try:
-            return measure(clip, self._policy).seconds
-        except MemoryError as error:
-            raise InputError("there is not enough memory to read its header: free memory", source=clip.name) from error
 
     def _remark_on(self, clip: AudioClip, seconds: float) -> None:
         """Say once for each model that a clip is longer than those it was trained on."""
@@ -397,12 +355,6 @@ class Job:
                 + (", …" if len(entries) > 8 else "")
             )
             raise
-
-
-def _file_of(item: Any) -> AudioClip | None:
-    """The clip of an item, which may be none, if it is one of a file."""
-    clip = inputs.clip_of(item) if isinstance(item, (AudioClip, AudioText)) else None
-    return clip if clip is not None and clip.path is not None else None
 
 
 def _refuse(reason: str, source: str) -> None:
