@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import logging
+import pickle
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Self
@@ -39,6 +41,8 @@ from .item_text import ItemText, by_name, carried, carried_by_document, example,
 from .nodes import to_embed
 from .querying import ExampleVector
 from .settings import Audio, MadeEncoder, NameText, PathText, check_dump
+
+logger = logging.getLogger(__name__)
 
 _ENCODER_FIELDS = (
     "revision",
@@ -369,6 +373,11 @@ class ALM2VecEmbedding(BaseEmbedding):
         """
         state = BaseModel.__getstate__(self)
         fields = {name: value for name, value in state["__dict__"].items() if name != "callback_manager"}
+        try:
+            pickle.dumps(fields["rate_limiter"])
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            logger.warning("the rate limiter cannot be pickled (%s): a copy in another process has none", error)
+            fields["rate_limiter"] = None
         return state | {"__dict__": fields | {"token": None}, "from_dump": self._from_dump}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:

@@ -61,6 +61,7 @@ class AudioNode(Node):
     model_config = ConfigDict(extra="forbid")
 
     def __init__(self, **data: Any) -> None:
+        data.pop("class_name", None)  # of a dump
         super().__init__(**data)
         self.audio_resource, link = apart(self)
         self.metadata = {key: value for key, value in self.metadata.items() if key != REFERENCE_KEY} | link

@@ -16,7 +16,7 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayloa
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.rate_limiter import BaseRateLimiter
+from llama_index.core.rate_limiter import BaseRateLimiter, TokenBucketRateLimiter
 from llama_index.core.schema import Node, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr, ValidationError
@@ -302,6 +302,15 @@ class TestDumps:
         assert b"hf_secret" not in pickled
         assert len(pickled) < 4000
         assert pickle.loads(pickled).get_query_embedding("x") == expected
+
+    def test_a_pickle_without_a_rate_limiter(self, fake, caplog):
+        """That holds a lock, as LlamaIndex's own does: said, and the embedding that was pickled keeps it."""
+        limiter = TokenBucketRateLimiter(requests_per_minute=6000)
+        embedding = ALM2VecEmbedding(model_name=fake, trust_remote_code=True, device="cpu", rate_limiter=limiter)
+        again = pickle.loads(pickle.dumps(embedding))
+        assert (embedding.rate_limiter, again.rate_limiter) == (limiter, None)
+        assert "the rate limiter cannot be pickled" in caplog.text
+        assert again.get_query_embedding("x") == embedding.get_query_embedding("x")
         assert isinstance(embedding.token, SecretStr)
         assert "hf_secret" not in f"{embedding!r} {embedding.model_dump()!r} {embedding.to_payload()}"
 

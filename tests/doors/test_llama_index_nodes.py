@@ -230,6 +230,11 @@ class TestNode:
         assert node.node_id != AudioNode.from_clip(clips[0]).node_id
         assert uuid.UUID(node.node_id)
 
+    def test_of_a_dump(self, clips):
+        """By pydantic's own means."""
+        node = AudioNode.from_clip(clips[0], caption="a hum")
+        assert AudioNode.model_validate(node.model_dump()) == node
+
     def test_by_its_fields(self, clips, monkeypatch):
         """The path is made absolute, the digest taken, and a caption put where none is."""
         monkeypatch.chdir(clips[0].parent)
