@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -13,10 +14,12 @@ from .audio.access import AccessPolicy
 from .audio.decoding import decode_all, measure
 from .checkpoint.handles import DECODERS, ModelHandle
 from .clips import AudioClip
-from .errors import InputError
+from .errors import ALM2VecError, InputError
 from .handover import Handover, ahead
 from .inputs import AudioText
 from .planning import Entry, MicroBatch
+
+logger = logging.getLogger(__name__)
 
 # Headers that a process reads at a time.
 _MEASURED_AT_ONCE = 16
@@ -50,11 +53,12 @@ class AudioLoader:
         clips = [clip for _, clip in files]
         parts = [clips[start : start + _MEASURED_AT_ONCE] for start in range(0, len(clips), _MEASURED_AT_ONCE)]
         measured = partial(apart.seconds_of, policy=self._policy)
-        found: Iterator[Sequence[float | InputError]] = (
-            map(measured, parts) if in_thread else self._executor.map(measured, parts)
-        )
+        found = map(measured, parts) if in_thread else self._executor.map(measured, parts)
         lengths = [length for part in found for length in part]
-        return {position: length for (position, _), length in zip(files, lengths, strict=True)}
+        return {
+            position: _no_memory(clip) if isinstance(length, MemoryError) else length
+            for (position, clip), length in zip(files, lengths, strict=True)
+        }
 
     def measure(self, clip: AudioClip) -> float:
         """The length of a clip in seconds, from its header.
@@ -67,15 +71,19 @@ class AudioLoader:
         try:
             return measure(clip, self._policy).seconds
         except MemoryError as error:
-            raise InputError("there is not enough memory to read its header: free memory", source=clip.name) from error
+            raise _no_memory(clip) from error
 
     def load(self, batch: MicroBatch) -> Handover:
         """Begin to decode a micro-batch that is needed next."""
         return Handover(batch, self._executor, self._write, together=self._together(batch))
 
     def load_ahead(self, batch: MicroBatch) -> Handover | None:
-        """Begin to decode a micro-batch that is needed later, unless enough waits already."""
-        return ahead(batch, self._executor, self._write, together=self._together(batch))
+        """Begin to decode a micro-batch that is needed later; None if there is no room for it yet."""
+        try:
+            return ahead(batch, self._executor, self._write, together=self._together(batch))
+        except (MemoryError, ALM2VecError) as error:
+            logger.warning("nothing is decoded ahead for now: %s", str(error) or type(error).__name__)
+            return None
 
     @property
     def _executor(self) -> Executor:
@@ -94,6 +102,10 @@ class AudioLoader:
         if there:
             errors |= zip([path for _, path in there], apart.write(there, self._policy), strict=True)
         return [errors[path] for _, path in parts]
+
+
+def _no_memory(clip: AudioClip) -> InputError:
+    return InputError("there is not enough memory to read its header: free memory", source=clip.name)
 
 
 def _file_of(item: Any) -> AudioClip | None:

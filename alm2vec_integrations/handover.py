@@ -67,6 +67,7 @@ class Handover:
 
     def __init__(self, batch: MicroBatch, executor: Executor, write: Write, *, together: int, taken: int = 0) -> None:
         self.batch = batch
+        self._executor = executor
         self._write = write
         self._taken = taken
         self._mutex = threading.Lock()
@@ -108,7 +109,7 @@ class Handover:
                 "decoding again, by itself, what failed beside others: %s", str(error) or type(error).__name__
             )
             self.finish()
-            (error,) = self._write([(entry, path)])
+            (error,) = self._executor.submit(self._write, [(entry, path)]).result()
         if error is not None:
             raise error
         return path

@@ -190,12 +190,13 @@ class Job:
         if not self._handovers:
             if not self._batches:
                 return None
-            self._handovers.append(self._audio.load(self._batches.popleft()))
+            handover = self._audio.load(self._batches.popleft())
             self._look_ahead()
+            return handover
         return self._handovers.popleft()
 
     def _look_ahead(self) -> None:
-        while self._batches and len(self._handovers) <= _BATCHES_AHEAD:
+        while self._batches and len(self._handovers) < _BATCHES_AHEAD:
             more = self._audio.load_ahead(self._batches[0])
             if more is None:
                 return

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import textwrap
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sounds
-from crashing import CrashingPolicy
 
 from alm2vec_integrations import ALM2VecEncoder, AudioClip, AudioError, AudioText, InputError
 from alm2vec_integrations.audio import apart, decoding
@@ -26,7 +26,7 @@ POLICY = AccessPolicy()
 def _threads_of_this_test(monkeypatch):
     """Processes of earlier tests are not this one's; nor is the finding that there can be none."""
     apart._forget_after_fork()
-    monkeypatch.setattr(apart._State, "refused", False)
+    monkeypatch.setattr(apart, "_refused", False)
     yield
     apart._forget_after_fork()
 
@@ -114,16 +114,45 @@ class TestSame:
             def __fspath__(self):
                 return str(clips[0])
 
-        assert apart.write([(AudioClip(Own()), str(tmp_path / "out.wav"))], POLICY) == [None]
-        assert apart.seconds_of([AudioClip(Own())], POLICY) == [0.5]
+        class Text(str):
+            """Also of this module."""
+
+        own = AudioClip(Own(), label=Text("a"))
+        assert apart.write([(own, str(tmp_path / "out.wav"))], POLICY) == [None]
+        policy = AccessPolicy([Text(clips[0].parent)])
+        assert apart.seconds_of([own, AudioClip(Text(clips[0]))], policy) == [0.5, 0.5]
+        assert len(processes) == 1
+
+    def test_relative_paths(self, clips, tmp_path, processes, monkeypatch):
+        """Go from where the program is now."""
+        (tmp_path / "elsewhere").mkdir()
+        sounds.write(tmp_path / "elsewhere" / "0.wav", sounds.noise(1.0))
+        for folder, length in ((clips[0].parent, 0.5), (tmp_path / "elsewhere", 1.0)):
+            monkeypatch.chdir(folder)
+            assert apart.seconds_of([AudioClip("0.wav")], POLICY) == [length]
+            reference = AudioClip.from_reference(AudioClip("0.wav").reference())
+            assert apart.seconds_of([reference], AccessPolicy(["."])) == [length]
+
+    def test_a_search_path_with_more_than_text(self, clips, processes, monkeypatch):
+        """Python takes no notice of it; nor do processes."""
+        monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere")])
+        assert apart.seconds_of([AudioClip(clips[0])], POLICY) == [0.5]
+        assert processes
+
+    def test_a_header_for_which_there_is_no_memory(self, encoder, clips, processes, monkeypatch):
+        """Is its item's failure."""
+        monkeypatch.setattr(apart, "seconds_of", lambda clips, policy: [MemoryError(), *[0.5] * (len(clips) - 1)])
+        result = encoder.encode_partial([AudioClip(path) for path in clips[:3]], task="document")
+        assert [failure.index for failure in result.failures] == [0]
+        assert "not enough memory to read its header" in result.failures[0].reason
 
 
 class TestWhen:
     @pytest.mark.parametrize(
         ("asked", "device", "files", "expected"),
         [
-            ("", "cuda:0", 64, True), ("", "cuda", 63, False), ("", "cpu", 10**6, False), ("", "mps", 64, True),
-            ("threads", "cuda", 64, False), ("processes", "cpu", 1, True), ("processes", "cuda", 0, False),
+            ("", "cuda:0", 128, True), ("", "cuda", 127, False), ("", "cpu", 10**6, False), ("", "mps", 128, True),
+            ("threads", "cuda", 128, False), ("processes", "cpu", 1, True), ("processes", "cuda", 0, False),
         ],
     )  # fmt: skip
     def test_it_is_wanted(self, monkeypatch, asked, device, files, expected):
@@ -146,19 +175,73 @@ class TestEndings:
         shutil.copyfile(clips[0], bad)
         return [AudioClip(path) for path in (clips[0], clips[1], bad, clips[3])]
 
-    @pytest.mark.parametrize("sent", [signal.SIGSEGV, signal.SIGKILL])
-    def test_of_a_process_by_a_file(self, files, tmp_path, processes, caplog, sent):
+    @pytest.fixture
+    def crashes(self, tmp_path, monkeypatch):
+        """Has the processes end at files whose name begins with "crash", as a decoder crashes."""
+
+        def by(how):
+            (tmp_path / "site").mkdir()
+            (tmp_path / "site" / "sitecustomize.py").write_text(
+                textwrap.dedent(f"""
+                import os, signal
+                from alm2vec_integrations.audio.access import AccessPolicy
+                real = AccessPolicy.open
+                def open(self, clip, *, check_digest):
+                    if os.path.basename(clip.path).startswith("crash"):
+                        {how}
+                    return real(self, clip, check_digest=check_digest)
+                AccessPolicy.open = open
+                """)
+            )
+            monkeypatch.syspath_prepend(tmp_path / "site")
+
+        return by
+
+    @pytest.mark.parametrize("verb", ["write", "measure"])
+    @pytest.mark.parametrize(
+        ("how", "said"),
+        [
+            ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+            ("os.kill(os.getpid(), signal.SIGKILL)", None),
+            ("os._exit(3)", "exit status 3"),
+        ],
+    )
+    def test_of_a_process_by_a_file(self, files, crashes, tmp_path, processes, caplog, how, said, verb):
         """Costs that file alone: a decoder's crash is its fault; a kill, as for want of memory, may be nobody's."""
+        crashes(how)
         written = [(clip, str(tmp_path / f"{i}.wav")) for i, clip in enumerate(files)]
-        errors = apart.write(written, CrashingPolicy(sent))
-        assert [error is None for error in errors] == [True, True, False, True]
-        if sent == signal.SIGKILL:
-            assert type(errors[2]) is MemoryError
+        if verb == "write":
+            answers = apart.write(written, POLICY)
+            assert [Path(path).exists() for _, path in written] == [True, True, False, True]
         else:
-            assert type(errors[2]) is AudioError
-            assert "crash.wav: could not be read: the decoder crashed on it (SIGSEGV)" in str(errors[2])
+            answers = apart.seconds_of(files, POLICY)
+        good = None if verb == "write" else 0.5
+        assert [answers[0], answers[1] == good or verb == "measure"] == [good, True]
+        assert isinstance(answers[2], MemoryError if said is None else AudioError)
+        if said:
+            assert f"crash.wav: could not be read: the decoder crashed on it ({said})" in str(answers[2])
+        assert not isinstance(answers[3], Exception)
         assert caplog.text.count("a process for decoding ended") == 1
-        assert [Path(path).exists() for _, path in written] == [True, True, False, True]
+
+    def test_of_a_process_by_a_file_of_a_job(self, encoder, files, crashes, processes):
+        """Its item fails, the others do not, and nor does the program."""
+        crashes("os.kill(os.getpid(), signal.SIGSEGV)")
+        result = encoder.encode_partial(files, task="document")
+        assert [(failure.index, "crashed" in failure.reason) for failure in result.failures] == [(2, True)]
+
+    def test_of_a_question(self, clips, processes, monkeypatch):
+        """By an interrupt: the answer that comes later is not taken for that to another."""
+        assert apart.seconds_of([AudioClip(clips[0])], POLICY) == [0.5]
+        real = Connection.recv
+
+        def interrupted(connection):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Connection, "recv", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            apart.seconds_of([AudioClip(clips[0])], POLICY)
+        monkeypatch.setattr(Connection, "recv", real)
+        assert apart.seconds_of([AudioClip(clips[1])], POLICY) == [pytest.approx(0.63)]
 
     def test_of_a_process_between_files(self, clips, tmp_path, processes, caplog):
         """Is made up for by another one."""
@@ -173,7 +256,7 @@ class TestEndings:
         assert apart.seconds_of([AudioClip(clips[0])], POLICY) == [0.5]
         assert caplog.text.count("a process for decoding ended (SIGKILL)") == 2
 
-    @pytest.mark.parametrize("executable", ["/nowhere/python", shutil.which("true")])
+    @pytest.mark.parametrize("executable", ["/nowhere/python", shutil.which("true"), shutil.which("echo"), None])
     def test_where_none_can_be_started(self, encoder, clips, processes, monkeypatch, caplog, executable):
         """As where `sys.executable` is no Python: this process decodes, and says so once."""
         monkeypatch.setattr(sys, "executable", executable)
@@ -193,6 +276,20 @@ class TestEndings:
         gc.collect()
         assert processes
         assert all(is_gone(process.pid) for process in processes)
+
+    def test_of_a_forked_child(self, clips):
+        """Does not wait for processes that are its parent's, nor keep them."""
+        apart.seconds_of([AudioClip(clips[0])], POLICY)
+        pid = apart._state.process._process.pid
+        child = os.fork()
+        if child == 0:
+            try:
+                gone = apart._state.process is None and apart.seconds_of([AudioClip(clips[1])], POLICY)
+            finally:
+                os._exit(0 if gone == [0.63] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert apart.seconds_of([AudioClip(clips[0])], POLICY) == [0.5]
+        assert apart._state.process._process.pid == pid
 
     def test_of_the_program(self, clips, tmp_path):
         """However it ends; and its main module is not run again."""

@@ -41,7 +41,7 @@ def test_many_files_are_decoded_apart(tmp_path, monkeypatch):
     """By themselves, to the same vectors as in threads."""
     from alm2vec_integrations.audio import apart
 
-    paths = [sounds.write(tmp_path / f"{i}.wav", sounds.noise(0.5 + 0.05 * i, seed=i)) for i in range(70)]
+    paths = [sounds.write(tmp_path / f"{i}.wav", sounds.noise(0.5 + 0.01 * i, seed=i)) for i in range(130)]
     started, real = [], apart._Process
     monkeypatch.setattr(apart, "_Process", lambda: started.append(1) or real())
     with ALM2VecEncoder("alm2vec-tiny") as encoder:

@@ -1,26 +1,25 @@
 """Decoding in processes of their own: the interpreter that gives a GPU its work has no time to spare for it.
 
 Every thread that asks has a process of its own, which serves it until the thread ends. Nothing is shared with these
-processes and nothing of the program's main module runs in them, so scripts need no guard.
+processes and nothing of the program's main module runs in them, so scripts need no guard. Only plain values go there.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..clips import AudioClip
-from ..errors import AudioError, InputError
+from ..errors import ALM2VecError, AudioError, InputError
 from .access import AccessPolicy
 from .decoding import decode_all, measure
 
@@ -29,68 +28,101 @@ logger = logging.getLogger(__name__)
 VARIABLE = "ALM2VEC_DECODING"
 """Environment: "threads", or "processes"; without it, processes beside a GPU, for calls of many files."""
 
-_MANY = 64
-"""Files in a call from which on processes are worth their start, of about half a second."""
+_MANY = 128
+"""Files in a call from which on there are processes; they are started once, which takes as long as decoding some."""
 
 _START_SECONDS = 60.0
-"""A process that has not answered by then is none of Python's."""
+"""What has not answered by then is not a Python with this package."""
+
+_END_SECONDS = 5.0
+"""After which a process that should end is killed."""
+
+_READY = b"alm2vec"
+
+Length = float | InputError | MemoryError
+Outcome = Exception | None
 
 
 def wanted(device: str, files: int) -> bool:
     """Whether a call with so many files, for a model on `device`, should have them decoded apart.
 
     Raises:
-        InputError: the environment asks for neither threads nor processes.
+        InputError: the environment asks for neither threads nor processes, or for processes where there are none.
     """
     asked = os.environ.get(VARIABLE, "")
     if asked not in ("", "threads", "processes"):
         raise InputError(f'{VARIABLE} must be "threads" or "processes", got {asked!r}')
-    if asked or not files or _state.refused:
-        return asked == "processes" and not _state.refused and files > 0
-    return not device.startswith("cpu") and files >= _MANY
+    if asked == "processes" and os.name != "posix":
+        raise InputError(f"{VARIABLE}=processes needs a POSIX system: leave it out")
+    if asked == "threads" or os.name != "posix" or _refused:
+        return False
+    return files > 0 if asked else files >= _MANY and not device.startswith("cpu")
 
 
-def write(clips: Sequence[tuple[AudioClip, str]], policy: AccessPolicy) -> list[Exception | None]:
-    """`decode_all` of clips of files, apart; here if there can be no process."""
+def write(clips: Sequence[tuple[AudioClip, str]], policy: AccessPolicy) -> list[Outcome]:
+    """`decode_all` of clips of files; an AudioError also for one that ends the process."""
+    tasks = [(_plain(clip), path) for clip, path in clips]
+    return _each("write", tasks, policy, [clip for clip, _ in clips], lambda: decode_all(clips, policy))
+
+
+def seconds_of(clips: Sequence[AudioClip], policy: AccessPolicy) -> list[Length]:
+    """The lengths of clips of files, or what `measure` raised; an AudioError also for one that ends the process."""
+    tasks = [(_plain(clip), "") for clip in clips]
+    return _each("measure", tasks, policy, clips, lambda: _measure_all(clips, policy))
+
+
+def _each(
+    verb: str,
+    tasks: Sequence[tuple[dict[str, Any], str]],
+    policy: AccessPolicy,
+    clips: Sequence[AudioClip],
+    here: Callable[[], list[Any]],
+) -> list[Any]:
+    """The answers to tasks, asked for together; one by one if the process ends; here if there can be none."""
+    process = _own()
+    if process is None:
+        return here()
     try:
-        return _ask(decode_all, [(_plain(clip), path) for clip, path in clips], policy)  # type: ignore[no-any-return]
+        return process.ask(verb, tasks, policy.roots)
     except _EndedError as error:
         logger.warning("a process for decoding ended (%s) at one of %d files", _said(error.code), len(clips))
-        return [_write_alone(clip, path, policy) for clip, path in clips]
+    answers: list[Any] = []
+    for task, clip in zip(tasks, clips, strict=True):
+        process = _own()
+        if process is None:  # nor can one be started any more, and what ended it may end this one too
+            answers.append(AudioError("could not be read: the process that decoded it ended", source=clip.name))
+            continue
+        try:
+            answers += process.ask(verb, [task], policy.roots)
+        except _EndedError as error:
+            answers.append(_blame(error.code, clip))
+    return answers
 
 
-def _write_alone(clip: AudioClip, path: str, policy: AccessPolicy) -> Exception | None:
-    """One clip, after a process has ended: it or another may be to blame, or nobody."""
-    try:
-        return _ask(decode_all, [(_plain(clip), path)], policy)[0]  # type: ignore[no-any-return]
-    except _EndedError as error:
-        if error.code == -getattr(signal, "SIGKILL", 9):  # as an operating system does that runs out of memory
-            return MemoryError()
-        return AudioError(
-            f"could not be read: the decoder crashed on it ({_said(error.code)}): leave it out", source=clip.name
-        )
+def _blame(code: int, clip: AudioClip) -> Exception:
+    if code == -signal.SIGKILL:  # as an operating system does that runs out of memory
+        return MemoryError()
+    return AudioError(f"could not be read: the decoder crashed on it ({_said(code)}): leave it out", source=clip.name)
 
 
-def seconds_of(clips: Sequence[AudioClip], policy: AccessPolicy) -> list[float | InputError]:
-    """The lengths of clips by `measure`, or what it raised."""
-    try:
-        return _ask(_measure, [_plain(clip) for clip in clips], policy)  # type: ignore[no-any-return]
-    except _EndedError as error:
-        logger.warning("a process for decoding ended (%s) at the headers of %d files", _said(error.code), len(clips))
-        return _measure(clips, policy)
+def _plain(clip: AudioClip) -> dict[str, Any]:
+    """A clip of a file as values that mean the same in every process."""
+    return {
+        "source": str.__str__(str(clip.path)),
+        "start_seconds": clip.start_seconds,
+        "end_seconds": clip.end_seconds,
+        "digest": clip.digest,
+        "label": None if clip.label is None else str.__str__(clip.label),
+        "is_reference": clip.is_reference,
+    }
 
 
-def _plain(clip: AudioClip) -> AudioClip:
-    """The clip with its path as text, which can be sent."""
-    return clip if isinstance(clip.source, str) else replace(clip, source=clip.path)
-
-
-def _measure(clips: Sequence[AudioClip], policy: AccessPolicy) -> list[float | InputError]:
-    found: list[float | InputError] = []
+def _measure_all(clips: Sequence[AudioClip], policy: AccessPolicy) -> list[Length]:
+    found: list[Length] = []
     for clip in clips:
         try:
             found.append(measure(clip, policy).seconds)
-        except InputError as error:
+        except (InputError, MemoryError) as error:
             found.append(error)
     return found
 
@@ -111,64 +143,86 @@ class _Process:
     """One process, for one thread.
 
     Raises:
-        OSError: it cannot be started, or does not answer.
+        OSError: it cannot be started, or does not answer as it should.
     """
 
     def __init__(self) -> None:
-        paths = [path or str(Path.cwd()) for path in sys.path]
-        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
-            [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        )
-        assert self._process.stdin is not None  # noqa: S101 - as asked for
-        assert self._process.stdout is not None  # noqa: S101
-        self._tasks, self._replies = self._process.stdin, self._process.stdout
-        weakref.finalize(self, _end, self._process, self._tasks, self._replies)
-        late = threading.Timer(_START_SECONDS, self._process.kill)
-        late.start()
-        try:
-            self._reply()
-        except _EndedError as error:
-            raise OSError(f"{sys.executable} ended ({_said(error.code)}) before it answered") from error
-        finally:
-            late.cancel()
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise OSError("the program is not run by a Python of its own")
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
+                [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_environment(),
+                process_group=0,  # what a terminal sends to the program's group is not meant for it
+            )
+        _live.add(self)
+        weakref.finalize(self, _end, os.getpid(), self._process, self._connection)
+        if not self._is_ready():
+            self._process.kill()
+            raise OSError(f"{sys.executable} ended or did not answer")
 
-    def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What `work` returns, or raises, there.
+    def _is_ready(self) -> bool:
+        try:
+            return self._connection.poll(_START_SECONDS) and self._connection.recv_bytes() == _READY
+        except (EOFError, OSError):
+            return False
+
+    def ask(self, verb: str, tasks: Sequence[tuple[dict[str, Any], str]], roots: Sequence[str]) -> list[Any]:
+        """The answers to tasks.
 
         Raises:
             _EndedError: the process has ended.
         """
-        task = pickle.dumps((work, arguments))
         try:
-            self._tasks.write(task)
-            self._tasks.flush()
-        except OSError:
-            raise _EndedError(self._process.wait()) from None
-        failed, found = self._reply()
-        if failed:
-            raise found
-        return found
+            self._connection.send((verb, _here(), [str.__str__(root) for root in roots], tasks))
+            answers: list[Any] = self._connection.recv()
+        except (EOFError, OSError):
+            _state.process = None
+            raise _EndedError(self._status()) from None
+        except BaseException:  # an interrupt: an answer that comes now would be taken for that to another question
+            _state.process = None
+            self._process.kill()
+            raise
+        return answers
 
-    def _reply(self) -> tuple[bool, Any]:
+    def forget(self) -> None:
+        """In a forked child: let the process end with the parent."""
+        self._connection.close()
+
+    def _status(self) -> int:
         try:
-            return pickle.load(self._replies)  # type: ignore[no-any-return]  # noqa: S301 - written by `serve`
-        except (EOFError, pickle.UnpicklingError):
-            self._process.kill()  # what answers something else is of no use
-            raise _EndedError(self._process.wait()) from None
+            return self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
 
-def _end(process: subprocess.Popen[bytes], *pipes: IO[bytes]) -> None:
-    """At the end of its input the process ends by itself."""
-    for pipe in pipes:
-        try:
-            pipe.close()
-        except OSError:  # something was left to be written, to a process that has ended
-            logger.debug("a pipe of an ended process", exc_info=True)
+def _environment() -> dict[str, str]:
+    paths = [path or str(Path.cwd()) for path in sys.path if isinstance(path, str)]
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    # Should it be no Python but the program itself, that has no processes of its own.
+    return os.environ | one | {"PYTHONPATH": os.pathsep.join(paths), VARIABLE: "threads"}
+
+
+def _here() -> str | None:
+    """The folder from which relative paths go; None if it has been removed."""
     try:
-        process.wait(timeout=5)
+        return str(Path.cwd())
+    except OSError:
+        return None
+
+
+def _end(owner: int, process: subprocess.Popen[bytes], connection: Connection) -> None:
+    """Have a process end, as it does at the end of its input; kill it if it does not."""
+    if os.getpid() != owner:  # a forked child, which has closed its end
+        return
+    connection.close()
+    try:
+        process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -178,26 +232,23 @@ class _State(threading.local):
     """Each thread's process."""
 
     process: _Process | None = None
-    refused = False  # for all threads, on the class: there can be no processes here
 
 
 _state = _State()
+_refused = False  # there can be no processes here
+_live: weakref.WeakSet[_Process] = weakref.WeakSet()
 
 
-def _ask(work: Callable[..., Any], *arguments: Any) -> Any:
-    if _state.process is None and not _state.refused:
+def _own() -> _Process | None:
+    """This thread's process, started now if there is none; None if there can be none."""
+    global _refused
+    if _state.process is None and not _refused:
         try:
             _state.process = _Process()
-        except OSError as error:
-            _State.refused = True
+        except (OSError, ValueError, RuntimeError) as error:
+            _refused = True
             logger.warning("no process for decoding can be started (%s): decoding in threads from now on", error)
-    if _state.process is None:
-        return work(*arguments)
-    try:
-        return _state.process.ask(work, *arguments)
-    except _EndedError:
-        _state.process = None
-        raise
+    return _state.process
 
 
 def _said(code: int) -> str:
@@ -207,32 +258,39 @@ def _said(code: int) -> str:
         return f"signal {-code}"
 
 
-def serve() -> None:
-    """What a process does: answer one task after another until its input ends, with the program that asks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, and the others may want to go on
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # decoders print
-    _answer(replies, (False, None))
-    while True:
+def serve(descriptor: int) -> None:
+    """What a process does: answer one question after another until the program that asks has ended.
+
+    Args:
+        descriptor: of the connection to it.
+    """
+    with Connection(descriptor) as connection:
         try:
-            work, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by `_Process`
-        except EOFError:
+            connection.send_bytes(_READY)
+            while True:
+                verb, folder, roots, tasks = connection.recv()
+                if folder is not None:
+                    os.chdir(folder)
+                policy = AccessPolicy(roots)
+                clips = [(AudioClip(fields.pop("source"), **fields), path) for fields, path in tasks]
+                found = decode_all(clips, policy) if verb == "write" else _measure_all([c for c, _ in clips], policy)
+                connection.send([_sendable(each, clip) for each, (clip, _) in zip(found, clips, strict=True)])
+        except (EOFError, ConnectionError):
             return
-        try:
-            reply = False, work(*arguments)
-        except Exception as error:
-            reply = True, error
-        _answer(replies, reply)
 
 
-def _answer(replies: IO[bytes], reply: tuple[bool, Any]) -> None:
-    pickle.dump(reply, replies)
-    replies.flush()
+def _sendable(answer: Any, clip: AudioClip) -> Any:
+    """An answer that the other side knows, too: its own exceptions, which say all in words."""
+    if isinstance(answer, (ALM2VecError, MemoryError)) or not isinstance(answer, Exception):
+        return MemoryError() if isinstance(answer, MemoryError) else answer
+    return AudioError(f"could not be read: {type(answer).__name__}: {answer}", source=clip.name)
 
 
 def _forget_after_fork() -> None:
-    global _state
-    _state = _State()
+    global _state, _live
+    for process in list(_live):
+        process.forget()
+    _state, _live = _State(), weakref.WeakSet()
 
 
 if hasattr(os, "register_at_fork"):

@@ -288,6 +288,15 @@ class TestDumps:
                 one.get_query_embedding("x")
         assert len(fake_checkpoints.loads) == 2
 
+    def test_a_pickle_without_a_rate_limiter(self, fake, caplog):
+        """That holds a lock, as LlamaIndex's own does: said, and the embedding that was pickled keeps it."""
+        limiter = TokenBucketRateLimiter(requests_per_minute=6000)
+        embedding = ALM2VecEmbedding(model_name=fake, trust_remote_code=True, device="cpu", rate_limiter=limiter)
+        again = pickle.loads(pickle.dumps(embedding))
+        assert (embedding.rate_limiter, again.rate_limiter) == (limiter, None)
+        assert "the rate limiter cannot be pickled" in caplog.text
+        assert again.get_query_embedding("x") == embedding.get_query_embedding("x")
+
     def test_pickles_hold_neither_token_nor_weights(self, fake):
         """And pickling takes nothing from the object itself, as LlamaIndex's own does with what it cannot pickle."""
         manager = CallbackManager([LlamaDebugHandler(print_trace_on_end=False)])
@@ -302,15 +311,6 @@ class TestDumps:
         assert b"hf_secret" not in pickled
         assert len(pickled) < 4000
         assert pickle.loads(pickled).get_query_embedding("x") == expected
-
-    def test_a_pickle_without_a_rate_limiter(self, fake, caplog):
-        """That holds a lock, as LlamaIndex's own does: said, and the embedding that was pickled keeps it."""
-        limiter = TokenBucketRateLimiter(requests_per_minute=6000)
-        embedding = ALM2VecEmbedding(model_name=fake, trust_remote_code=True, device="cpu", rate_limiter=limiter)
-        again = pickle.loads(pickle.dumps(embedding))
-        assert (embedding.rate_limiter, again.rate_limiter) == (limiter, None)
-        assert "the rate limiter cannot be pickled" in caplog.text
-        assert again.get_query_embedding("x") == embedding.get_query_embedding("x")
         assert isinstance(embedding.token, SecretStr)
         assert "hf_secret" not in f"{embedding!r} {embedding.model_dump()!r} {embedding.to_payload()}"
 
