@@ -196,6 +196,19 @@ class TestFlow:
         assert started == []
 
     @pytest.mark.parametrize("error", [MemoryError(), ALM2VecError("no room")])
+    def test_what_cannot_be_begun_ahead(self, small, clips, monkeypatch, caplog, error):
+        """Is begun when it is needed; that there was no room for it is not taken for the model's want of memory."""
+
+        def fail(*_, **__):
+            raise error
+
+        expected = small.encode([AudioClip(clip) for clip in clips], task="query")
+        monkeypatch.setattr("alm2vec_integrations.audio_loader.ahead", fail)
+        np.testing.assert_array_equal(small.encode([AudioClip(clip) for clip in clips], task="query"), expected)
+        assert "nothing is decoded ahead for now" in caplog.text
+        assert "out of memory" not in caplog.text
+
+    @pytest.mark.parametrize("error", [MemoryError(), ALM2VecError("no room")])
     def test_what_failed_beside_others_is_done_again_alone(self, small, clips, monkeypatch, caplog, error):
         """Memory or room that ran out while others were decoded is no item's fault."""
         failed, real = set(), decoding.decode
