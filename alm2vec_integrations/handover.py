@@ -1,4 +1,4 @@
-"""A micro-batch's audio on its way to the model: decoded by threads into WAV files, ahead of the forward pass."""
+"""A micro-batch's audio on its way to the model: decoded into WAV files, ahead of the forward pass."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ class Handover:
                 "decoding again, by itself, what failed beside others: %s", str(error) or type(error).__name__
             )
             self.finish()
-            (error,) = self._executor.submit(self._write, [(entry, path)]).result()
+            self._futures.append(self._executor.submit(self._write, [(entry, path)]))
+            (error,) = self._futures[-1].result()
         if error is not None:
             raise error
         return path

@@ -190,9 +190,8 @@ class Job:
         if not self._handovers:
             if not self._batches:
                 return None
-            handover = self._audio.load(self._batches.popleft())
+            self._handovers.append(self._audio.load(self._batches.popleft()))
             self._look_ahead()
-            return handover
         return self._handovers.popleft()
 
     def _look_ahead(self) -> None:

@@ -25,10 +25,8 @@ POLICY = AccessPolicy()
 @pytest.fixture(autouse=True)
 def _threads_of_this_test(monkeypatch):
     """Processes of earlier tests are not this one's; nor is the finding that there can be none."""
-    apart._forget_after_fork()
-    monkeypatch.setattr(apart, "_refused", False)
-    yield
-    apart._forget_after_fork()
+    monkeypatch.setattr(apart, "_state", apart._State())
+    monkeypatch.setattr(apart, "_failures", 0)
 
 
 @pytest.fixture
@@ -132,6 +130,17 @@ class TestSame:
             assert apart.seconds_of([AudioClip("0.wav")], POLICY) == [length]
             reference = AudioClip.from_reference(AudioClip("0.wav").reference())
             assert apart.seconds_of([reference], AccessPolicy(["."])) == [length]
+
+    def test_a_folder_where_nobody_can_go(self, clips, processes, monkeypatch):
+        """Or that is gone: what is relative to it is read here."""
+        folder = clips[0].parent / "gone"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        assert apart.seconds_of([AudioClip("../0.wav")], POLICY) == [0.5]
+        monkeypatch.setattr(Path, "cwd", lambda: Path("/nowhere"))
+        for path in ("../0.wav", clips[0]):
+            assert apart.seconds_of([AudioClip(path)], POLICY) == [0.5]
+        assert len(processes) == 1
 
     def test_a_search_path_with_more_than_text(self, clips, processes, monkeypatch):
         """Python takes no notice of it; nor do processes."""
@@ -263,6 +272,7 @@ class TestEndings:
         expected = encoder.encode([AudioClip(path) for path in clips], task="query")
         again = encoder.encode([AudioClip(path) for path in clips], task="query")
         np.testing.assert_array_equal(expected, again)
+        encoder.encode([AudioClip(path) for path in clips], task="query")
         assert "decoding in threads from now on" in caplog.text
         before = len(processes)
         encoder.encode(AudioClip(clips[0]), task="query")

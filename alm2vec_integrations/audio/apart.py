@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ _END_SECONDS = 5.0
 
 _READY = b"alm2vec"
 
+_MOST_FAILURES = 2
+
 Length = float | InputError | MemoryError
 Outcome = Exception | None
 
@@ -54,7 +57,7 @@ def wanted(device: str, files: int) -> bool:
         raise InputError(f'{VARIABLE} must be "threads" or "processes", got {asked!r}')
     if asked == "processes" and os.name != "posix":
         raise InputError(f"{VARIABLE}=processes needs a POSIX system: leave it out")
-    if asked == "threads" or os.name != "posix" or _refused:
+    if asked == "threads" or os.name != "posix" or _refused():
         return False
     return files > 0 if asked else files >= _MANY and not device.startswith("cpu")
 
@@ -78,29 +81,37 @@ def _each(
     clips: Sequence[AudioClip],
     here: Callable[[], list[Any]],
 ) -> list[Any]:
-    """The answers to tasks, asked for together; one by one if the process ends; here if there can be none."""
+    """The answers to tasks, asked for together; one by one if the process ends; here if there is no other way."""
     process = _own()
     if process is None:
         return here()
     try:
-        return process.ask(verb, tasks, policy.roots)
+        found = process.ask(verb, tasks, policy.roots)
+        return here() if found is None else found
     except _EndedError as error:
         logger.warning("a process for decoding ended (%s) at one of %d files", _said(error.code), len(clips))
     answers: list[Any] = []
     for task, clip in zip(tasks, clips, strict=True):
         process = _own()
-        if process is None:  # nor can one be started any more, and what ended it may end this one too
-            answers.append(AudioError("could not be read: the process that decoded it ended", source=clip.name))
+        if process is None:  # and what ended the other may end this one
+            answers.append(_ended(clip))
             continue
         try:
-            answers += process.ask(verb, [task], policy.roots)
+            found = process.ask(verb, [task], policy.roots)
+            answers.append(_ended(clip) if found is None else found[0])
         except _EndedError as error:
             answers.append(_blame(error.code, clip))
     return answers
 
 
+def _ended(clip: AudioClip) -> AudioError:
+    return AudioError(
+        "could not be read: the process that decoded it ended, and there is no other: try again", source=clip.name
+    )
+
+
 def _blame(code: int, clip: AudioClip) -> Exception:
-    if code == -signal.SIGKILL:  # as an operating system does that runs out of memory
+    if code == -signal.SIGKILL:  # most often an operating system's that runs out of memory
         return MemoryError()
     return AudioError(f"could not be read: the decoder crashed on it ({_said(code)}): leave it out", source=clip.name)
 
@@ -149,6 +160,14 @@ class _Process:
     def __init__(self) -> None:
         if not sys.executable or getattr(sys, "frozen", False):
             raise OSError("the program is not run by a Python of its own")
+        with _starting:
+            self._start()
+        weakref.finalize(self, _end, os.getpid(), self._process, self._connection)
+        if not self._is_ready():
+            _kill(self._process)
+            raise OSError(f"{sys.executable} ended or did not answer")
+
+    def _start(self) -> None:
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
@@ -160,10 +179,6 @@ class _Process:
                 process_group=0,  # what a terminal sends to the program's group is not meant for it
             )
         _live.add(self)
-        weakref.finalize(self, _end, os.getpid(), self._process, self._connection)
-        if not self._is_ready():
-            self._process.kill()
-            raise OSError(f"{sys.executable} ended or did not answer")
 
     def _is_ready(self) -> bool:
         try:
@@ -171,21 +186,28 @@ class _Process:
         except (EOFError, OSError):
             return False
 
-    def ask(self, verb: str, tasks: Sequence[tuple[dict[str, Any], str]], roots: Sequence[str]) -> list[Any]:
-        """The answers to tasks.
+    def ask(self, verb: str, tasks: Sequence[tuple[dict[str, Any], str]], roots: Sequence[str]) -> list[Any] | None:
+        """The answers to tasks; None if the process cannot go to the folder that paths are relative to.
 
         Raises:
             _EndedError: the process has ended.
         """
+        plain = [str.__str__(root) for root in roots]
+        folder = ""  # as good as any
+        if not all(map(os.path.isabs, [*plain, *(fields["source"] for fields, _ in tasks)])):
+            try:
+                folder = str(Path.cwd())
+            except OSError:  # it has been removed
+                return None
         try:
-            self._connection.send((verb, _here(), [str.__str__(root) for root in roots], tasks))
-            answers: list[Any] = self._connection.recv()
+            self._connection.send((verb, folder, plain, tasks))
+            answers: list[Any] | None = self._connection.recv()
         except (EOFError, OSError):
             _state.process = None
             raise _EndedError(self._status()) from None
         except BaseException:  # an interrupt: an answer that comes now would be taken for that to another question
             _state.process = None
-            self._process.kill()
+            _kill(self._process)
             raise
         return answers
 
@@ -204,16 +226,8 @@ class _Process:
 def _environment() -> dict[str, str]:
     paths = [path or str(Path.cwd()) for path in sys.path if isinstance(path, str)]
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    # Should it be no Python but the program itself, that has no processes of its own.
+    # Should sys.executable be the program itself, it must not start processes in turn.
     return os.environ | one | {"PYTHONPATH": os.pathsep.join(paths), VARIABLE: "threads"}
-
-
-def _here() -> str | None:
-    """The folder from which relative paths go; None if it has been removed."""
-    try:
-        return str(Path.cwd())
-    except OSError:
-        return None
 
 
 def _end(owner: int, process: subprocess.Popen[bytes], connection: Connection) -> None:
@@ -228,6 +242,12 @@ def _end(owner: int, process: subprocess.Popen[bytes], connection: Connection) -
         process.wait()
 
 
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that has not been waited for, and what it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 class _State(threading.local):
     """Each thread's process."""
 
@@ -235,20 +255,28 @@ class _State(threading.local):
 
 
 _state = _State()
-_refused = False  # there can be no processes here
+_failures = 0  # to start one, since one was started
+_starting = threading.Lock()  # a fork in the middle of it would keep what the child cannot know of
 _live: weakref.WeakSet[_Process] = weakref.WeakSet()
 
 
 def _own() -> _Process | None:
-    """This thread's process, started now if there is none; None if there can be none."""
-    global _refused
-    if _state.process is None and not _refused:
+    """This thread's process, started now if there is none; None if that fails."""
+    global _failures
+    if _state.process is None and not _refused():
         try:
             _state.process = _Process()
+            _failures = 0
         except (OSError, ValueError, RuntimeError) as error:
-            _refused = True
-            logger.warning("no process for decoding can be started (%s): decoding in threads from now on", error)
+            _failures += 1
+            until = "from now on" if _refused() else "for now"
+            logger.warning("no process for decoding can be started (%s): decoding in threads %s", error, until)
     return _state.process
+
+
+def _refused() -> bool:
+    """Whether there can be no processes here: one that was killed while it started does not say so yet."""
+    return _failures >= _MOST_FAILURES
 
 
 def _said(code: int) -> str:
@@ -269,14 +297,24 @@ def serve(descriptor: int) -> None:
             connection.send_bytes(_READY)
             while True:
                 verb, folder, roots, tasks = connection.recv()
-                if folder is not None:
-                    os.chdir(folder)
+                if not _entered(folder):
+                    connection.send(None)
+                    continue
                 policy = AccessPolicy(roots)
                 clips = [(AudioClip(fields.pop("source"), **fields), path) for fields, path in tasks]
                 found = decode_all(clips, policy) if verb == "write" else _measure_all([c for c, _ in clips], policy)
                 connection.send([_sendable(each, clip) for each, (clip, _) in zip(found, clips, strict=True)])
         except (EOFError, ConnectionError):
             return
+
+
+def _entered(folder: str) -> bool:
+    try:
+        if folder:
+            os.chdir(folder)
+    except OSError:
+        return False
+    return True
 
 
 def _sendable(answer: Any, clip: AudioClip) -> Any:
@@ -288,10 +326,11 @@ def _sendable(answer: Any, clip: AudioClip) -> Any:
 
 def _forget_after_fork() -> None:
     global _state, _live
+    _starting.release()
     for process in list(_live):
         process.forget()
     _state, _live = _State(), weakref.WeakSet()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_forget_after_fork)
