@@ -204,7 +204,7 @@ class _Process:
             answers: list[Any] | None = self._connection.recv()
         except (EOFError, OSError):
             _state.process = None
-            raise _EndedError(self._status()) from None
+            raise _EndedError(_ended_with(self._process)) from None
         except BaseException:  # an interrupt: an answer that comes now would be taken for that to another question
             _state.process = None
             _kill(self._process)
@@ -214,13 +214,6 @@ class _Process:
     def forget(self) -> None:
         """In a forked child: let the process end with the parent."""
         self._connection.close()
-
-    def _status(self) -> int:
-        try:
-            return self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -235,11 +228,16 @@ def _end(owner: int, process: subprocess.Popen[bytes], connection: Connection) -
     if os.getpid() != owner:  # a forked child, which has closed its end
         return
     connection.close()
+    _ended_with(process)
+
+
+def _ended_with(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of a process that ends by itself, or is killed now."""
     try:
-        process.wait(_END_SECONDS)
+        return process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        return process.wait()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -319,9 +317,11 @@ def _entered(folder: str) -> bool:
 
 def _sendable(answer: Any, clip: AudioClip) -> Any:
     """An answer that the other side knows, too: its own exceptions, which say all in words."""
-    if isinstance(answer, (ALM2VecError, MemoryError)) or not isinstance(answer, Exception):
-        return MemoryError() if isinstance(answer, MemoryError) else answer
-    return AudioError(f"could not be read: {type(answer).__name__}: {answer}", source=clip.name)
+    if isinstance(answer, MemoryError):
+        return MemoryError()  # of any kind, numpy's own too
+    if isinstance(answer, Exception) and not isinstance(answer, ALM2VecError):
+        return AudioError(f"could not be read: {type(answer).__name__}: {answer}", source=clip.name)
+    return answer
 
 
 def _forget_after_fork() -> None:

@@ -63,7 +63,7 @@ class AudioNode(Node):
     def __init__(self, **data: Any) -> None:
         data.pop("class_name", None)  # of a dump
         super().__init__(**data)
-        self.audio_resource, link = apart(self)
+        self.audio_resource, link = url_apart(self)
         self.metadata = {key: value for key, value in self.metadata.items() if key != REFERENCE_KEY} | link
         clip = clip_of_node(self)
         if clip is None or clip.path is None or self.audio_resource is None:
@@ -131,7 +131,7 @@ def has_audio(node: BaseNode) -> bool:
     return isinstance(node, Node) and node.audio_resource is not None
 
 
-def apart(node: Node) -> tuple[MediaResource | None, dict[str, str]]:
+def url_apart(node: Node) -> tuple[MediaResource | None, dict[str, str]]:
     """A node's audio without the URL that stands beside its path, and that URL as metadata.
 
     Raises:

@@ -8,17 +8,14 @@ same files, each with a question; it stops with an error unless they give the sa
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sentence_transformers
 import torch
-from throughput import QUESTION, Bench, kept
+from throughput import QUESTION, Bench, arguments_of, bench_of, kept
 
 from alm2vec_integrations.sentence_transformers import load
 
@@ -52,16 +49,10 @@ def measured(bench: Bench, devices: list[str]) -> tuple[dict[str, Any], np.ndarr
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=1024)
+    parser = arguments_of(__doc__)
     parser.add_argument("--devices", default=",".join(f"cuda:{i}" for i in range(torch.cuda.device_count())))
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rehearse", action="store_true")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(arguments.folder, arguments.clips, rehearse=arguments.rehearse)
+    bench = bench_of(arguments)
     bench.results["versions"]["sentence_transformers"] = sentence_transformers.__version__
     devices = arguments.devices.split(",")
     with kept(arguments.json, bench.results):

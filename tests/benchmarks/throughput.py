@@ -460,17 +460,27 @@ def kept(path: Path | None, results: dict[str, Any]) -> Iterator[None]:
             path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments_of(description: str) -> argparse.ArgumentParser:
+    """The arguments that every such benchmark takes."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=1024)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rehearse", action="store_true")
-    arguments = parser.parse_args()
+    return parser
+
+
+def bench_of(arguments: argparse.Namespace) -> Bench:
+    """Checkpoint and corpus, as the arguments ask for."""
     warnings.simplefilter("ignore")
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(arguments.folder, arguments.clips, rehearse=arguments.rehearse)
+    return Bench(arguments.folder, arguments.clips, rehearse=arguments.rehearse)
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = arguments_of(__doc__).parse_args()
+    bench = bench_of(arguments)
     print(json.dumps(bench.results), flush=True)
     with kept(arguments.json, bench.results):
         by_card = bench.card()
