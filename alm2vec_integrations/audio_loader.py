@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ from . import inputs
 from .audio import apart
 from .audio.access import AccessPolicy
 from .audio.decoding import decode_all, measure
-from .checkpoint.handles import DECODERS, ModelHandle
+from .checkpoint.handles import ModelHandle
 from .clips import AudioClip
 from .errors import ALM2VecError, InputError
 from .handover import Handover, ahead
@@ -24,6 +23,9 @@ logger = logging.getLogger(__name__)
 # Headers that a process reads at a time.
 _MEASURED_AT_ONCE = 16
 
+# Clips that a process decodes at a time while the model works: each answer interrupts the thread that drives it.
+_TOGETHER = 4
+
 
 class AudioLoader:
     """Reads the headers of a job's clips and decodes its micro-batches.
@@ -32,13 +34,16 @@ class AudioLoader:
         handle: whose threads decode.
         items: of the job, unchecked.
         policy: which references may be opened.
+
+    Attributes:
+        apart: files are decoded in processes of their own.
     """
 
     def __init__(self, handle: ModelHandle, items: Sequence[Any], policy: AccessPolicy) -> None:
         self._handle = handle
         self._items = items
         self._policy = policy
-        self._apart = apart.wanted(handle.configuration.device, sum(_file_of(item) is not None for item in items))
+        self.apart = apart.wanted(handle.configuration.device, sum(_file_of(item) is not None for item in items))
 
     def measured_apart(self, positions: range, *, in_thread: bool) -> Mapping[int, float | InputError]:
         """The lengths of files among some items, in seconds, or what was wrong with them; of none if this decodes here.
@@ -47,13 +52,17 @@ class AudioLoader:
             positions: of the items.
             in_thread: this is one of the threads that decode, and must not wait for another.
         """
-        if not self._apart:
+        if not self.apart:
             return {}
         files = [(p, clip) for p in positions if (clip := _file_of(self._items[p])) is not None]
         clips = [clip for _, clip in files]
         parts = [clips[start : start + _MEASURED_AT_ONCE] for start in range(0, len(clips), _MEASURED_AT_ONCE)]
         measured = partial(apart.seconds_of, policy=self._policy)
-        found = map(measured, parts) if in_thread else self._executor.map(measured, parts)
+        if in_thread:
+            found = [measured(part) for part in parts]
+        else:
+            begun = [self._handle.decoders().submit(partial(measured, part)) for part in parts]
+            found = [future.result() for future in begun]
         lengths = [length for part in found for length in part]
         return {
             position: _no_memory(clip) if isinstance(length, MemoryError) else length
@@ -75,29 +84,21 @@ class AudioLoader:
 
     def load(self, batch: MicroBatch) -> Handover:
         """Begin to decode a micro-batch that is needed next."""
-        return Handover(batch, self._executor, self._write, together=self._together(batch))
+        return Handover(batch, self._handle.decoders(), self._write, together=1)
 
     def load_ahead(self, batch: MicroBatch) -> Handover | None:
         """Begin to decode a micro-batch that is needed later; None if there is no room for it yet."""
         try:
-            return ahead(batch, self._executor, self._write, together=self._together(batch))
+            return ahead(batch, self._handle.decoders(), self._write, together=_TOGETHER if self.apart else 1)
         except (MemoryError, ALM2VecError) as error:
             logger.warning("nothing is decoded ahead for now: %s", str(error) or type(error).__name__)
             return None
 
-    @property
-    def _executor(self) -> Executor:
-        return self._handle.executor("decoding")
-
-    def _together(self, batch: MicroBatch) -> int:
-        """How many clips a thread gets at a time: each answer of a process interrupts this one, so they are few."""
-        return max(1, len(batch.entries) // DECODERS) if self._apart else 1
-
     def _write(self, parts: Sequence[tuple[Entry, str]]) -> list[Exception | None]:
         """Decode entries' clips to paths; what went wrong with each."""
         clips = [(clip, path) for entry, path in parts if (clip := inputs.clip_of(entry.item)) is not None]
-        there = [(clip, path) for clip, path in clips if self._apart and clip.path is not None]
-        here = [(clip, path) for clip, path in clips if not self._apart or clip.path is None]
+        there = [(clip, path) for clip, path in clips if self.apart and clip.path is not None]
+        here = [(clip, path) for clip, path in clips if not self.apart or clip.path is None]
         errors = dict(zip([path for _, path in here], decode_all(here, self._policy), strict=True))
         if there:
             errors |= zip([path for _, path in there], apart.write(there, self._policy), strict=True)

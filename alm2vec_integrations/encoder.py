@@ -19,7 +19,7 @@ from .checkpoint.report import LoadReport
 from .errors import InputError
 from .inputs import Item, Items
 from .instructions import DEFAULT_INSTRUCTIONS, Task
-from .planning import DEFAULT_MAX_ITEMS, Batching
+from .planning import DEFAULT_MAX_ITEMS, DEFAULT_MAX_SECONDS, Batching
 from .reranking import Ranked
 from .runtime import EncodeResult, Failure, Job
 from .streaming import WINDOW_BATCHES, stream
@@ -116,7 +116,7 @@ class ALM2VecEncoder:
         query_instruction: str | None = None,
         document_instruction: str | None = None,
         max_batch_items: int = DEFAULT_MAX_ITEMS,
-        max_batch_seconds: float = 480.0,
+        max_batch_seconds: float = DEFAULT_MAX_SECONDS,
         batching: Batching = "similar",
         allowed_audio_roots: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
         verify: Verify = "full",

@@ -7,8 +7,9 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from .audio.decoding import SAMPLING_RATE
 from .audio.workspace import workspace
 from .errors import ALM2VecError, InputError
 from .planning import Entry, MicroBatch
+from .urgent_first import UrgentFirst
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +61,18 @@ class Handover:
 
     Args:
         batch: what to decode.
-        executor: the threads.
+        decoders: the threads.
         write: decodes entries' clips to paths, in one of the threads, and returns for each what went wrong, or None.
         together: how many entries it gets at a time.
-        taken: bytes of the budget that are given back in the end.
+        taken: bytes of the budget that are given back in the end, for one that is begun ahead; what is needed now is
+            decoded before those.
     """
 
-    def __init__(self, batch: MicroBatch, executor: Executor, write: Write, *, together: int, taken: int = 0) -> None:
+    def __init__(
+        self, batch: MicroBatch, decoders: UrgentFirst, write: Write, *, together: int, taken: int = 0
+    ) -> None:
         self.batch = batch
-        self._executor = executor
+        self._decoders = decoders
         self._write = write
         self._taken = taken
         self._mutex = threading.Lock()
@@ -84,7 +89,8 @@ class Handover:
                 for place, entry in enumerate(part):
                     self._paths[entry.position] = str(self._folder / f"{entry.position}.wav")
                     self._places[entry.position] = len(self._futures), place
-                self._futures.append(executor.submit(write, [(entry, self._paths[entry.position]) for entry in part]))
+                work = partial(write, [(entry, self._paths[entry.position]) for entry in part])
+                self._futures.append(decoders.submit(work, later=taken > 0))
         except BaseException:
             self.close()
             raise
@@ -109,7 +115,7 @@ class Handover:
                 "decoding again, by itself, what failed beside others: %s", str(error) or type(error).__name__
             )
             self.finish()
-            self._futures.append(self._executor.submit(self._write, [(entry, path)]))
+            self._futures.append(self._decoders.submit(partial(self._write, [(entry, path)])))
             (error,) = self._futures[-1].result()
         if error is not None:
             raise error
@@ -152,13 +158,13 @@ class Handover:
                 shutil.rmtree(folder)
 
 
-def ahead(batch: MicroBatch, executor: Executor, write: Write, *, together: int) -> Handover | None:
+def ahead(batch: MicroBatch, decoders: UrgentFirst, write: Write, *, together: int) -> Handover | None:
     """A handover that is not needed yet, or None if enough waits already."""
     size = sum(round(2 * SAMPLING_RATE * entry.seconds) for entry in batch.entries)
     # The batch whose turn it is comes first: a container's memory-backed folder may hold 64 MiB.
     if 2 * size + _SPARED_BYTES > workspace.free_bytes():
         return None
-    return Handover(batch, executor, write, together=together, taken=size) if _ahead.take(size) else None
+    return Handover(batch, decoders, write, together=together, taken=size) if _ahead.take(size) else None
 
 
 def _forget_after_fork() -> None:

@@ -40,6 +40,8 @@ class MicroBatch:
 
 
 DEFAULT_MAX_ITEMS = 32
+DEFAULT_MAX_SECONDS = 480.0
+"""Sixteen clips of the 30 s that the model was trained on; with more a large GPU is not faster (docs/benchmarks.md)."""
 
 Batching = Literal["similar", "equal", "single"]
 

@@ -18,7 +18,7 @@ from . import inputs
 from .audio.access import AccessPolicy
 from .audio.limits import MIN_SECONDS, TRAINED_SECONDS
 from .audio_loader import AudioLoader
-from .checkpoint.handles import ModelHandle
+from .checkpoint.handles import DECODERS, ModelHandle
 from .checkpoint.output import as_rows
 from .clips import AudioClip
 from .errors import ALM2VecWarning, InputError, ModelContractError
@@ -30,11 +30,11 @@ from .planning import Entry, Limits, MicroBatch, plan
 
 logger = logging.getLogger(__name__)
 
-# Headers read in one step of a job: some ten milliseconds of work.
+# Headers read in one step of a job, by each process if there are some: some ten milliseconds of work.
 _PLANNED_AT_ONCE = 128
 
-# Micro-batches that are decoded while another is in the model.
-_BATCHES_AHEAD = 2
+# Micro-batches that are decoded while another is in the model: with two, it waits (docs/benchmarks.md).
+_BATCHES_AHEAD = 8
 
 _CUT = "cut long recordings with alm2vec_integrations.segment"
 
@@ -159,7 +159,7 @@ class Job:
 
     def prepare_in_background(self) -> Future[None]:
         """`prepare` in a thread."""
-        return self._handle.executor("decoding").submit(self.prepare)
+        return self._handle.decoders().submit(self.prepare)
 
     def close(self, *, wait: bool = True) -> None:
         """Stop what is decoded ahead and remove it."""
@@ -175,10 +175,11 @@ class Job:
         if self._checked:
             return
         entries: list[Entry] = []
-        for start in range(0, len(self._items), _PLANNED_AT_ONCE):
+        at_once = _PLANNED_AT_ONCE * (DECODERS if self._audio.apart else 1)
+        for start in range(0, len(self._items), at_once):
             if start:
                 yield
-            positions = range(start, min(start + _PLANNED_AT_ONCE, len(self._items)))
+            positions = range(start, min(start + at_once, len(self._items)))
             known = self._audio.measured_apart(positions, in_thread=in_thread)
             attempts = (self._attempt(p, partial(self._entry, p, self._items[p], known.get(p))) for p in positions)
             entries += [entry for entry in attempts if entry is not None]
@@ -192,7 +193,10 @@ class Job:
                 return None
             self._handovers.append(self._audio.load(self._batches.popleft()))
             self._look_ahead()
-        return self._handovers.popleft()
+        handover = self._handovers.popleft()
+        if self._audio.apart:
+            self._look_ahead()
+        return handover
 
     def _look_ahead(self) -> None:
         while self._batches and len(self._handovers) < _BATCHES_AHEAD:
@@ -339,8 +343,8 @@ class Job:
             as_loaded = torch.autocast(torch.device(loaded.device).type, enabled=False)
             with self._handle.turn, torch.no_grad(), as_loaded:
                 found = loaded.model.encode(**keywords)
-                # A GPU has its work now: decoding takes the interpreter while this thread waits for it, rather than
-                # while it gives out that work.
+                # A GPU has its work now: threads that decode take the interpreter while this one waits for it, rather
+                # than while it gives out that work.
                 self._look_ahead()
                 return as_rows(found, rows=len(entries), dim=loaded.dim, model=name)
         except StopIteration as error:

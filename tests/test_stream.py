@@ -185,6 +185,31 @@ class TestFlow:
         small.encode_partial([AudioClip("missing.wav"), AudioClip(clips[0])], task="query")
         assert budget._left == 10**9
 
+    def test_a_question_is_decoded_before_what_is_ahead(self, small, clips, monkeypatch):
+        """An audio query beside an indexing job waits for the clips that are being decoded, not for those that wait."""
+        from alm2vec_integrations import runtime
+        from alm2vec_integrations.checkpoint import handles
+
+        decoded, indexing, real = [], threading.Event(), decoding.decode
+
+        def decode(clip, policy):
+            decoded.append(clip)
+            if len(decoded) > 4:
+                indexing.set()
+            time.sleep(0.05)
+            return real(clip, policy)
+
+        monkeypatch.setattr(decoding, "decode", decode)
+        thread = threading.Thread(target=small.encode_document, args=([AudioClip(clip) for clip in clips * 6],))
+        thread.start()
+        assert indexing.wait(30)
+        began, question = len(decoded), AudioClip(clips[0])
+        small.encode_query(question)
+        before = next(i for i, clip in enumerate(decoded) if clip is question) - began
+        thread.join()
+        ahead = 2 * runtime._BATCHES_AHEAD
+        assert before <= handles.DECODERS + 4 < ahead, "it waited behind what is decoded ahead"
+
     def test_little_room_for_temporary_audio(self, small, clips, monkeypatch):
         """A container's memory-backed folder is small: nothing is decoded ahead into room that is needed now."""
         from alm2vec_integrations import handover
