@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_KEPT_FOR_LATER = 4
+"""Of so many turns one is for what is begun ahead, so that it is done some day however much is urgent."""
 
 
 class UrgentFirst:
@@ -21,20 +25,23 @@ class UrgentFirst:
         self._executor = executor
         self._now: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._later: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._mutex = threading.Lock()
+        self._turns = 0
 
     def submit(self, work: Callable[[], T], *, later: bool = False) -> Future[T]:
-        """Have `work` done in the order of submission; `later` if none waits that was submitted without it."""
+        """Have `work` done, before most of what was, or will be, submitted with `later`."""
         future: Future[T] = Future()
         (self._later if later else self._now).append((future, work))
         self._executor.submit(self._do_one)
         return future
 
     def _do_one(self) -> None:
-        # As often as something was put in, so that one of the two has something.
-        try:
-            future, work = self._now.popleft()
-        except IndexError:
-            future, work = self._later.popleft()
+        with self._mutex:
+            self._turns += 1
+            first, second = self._now, self._later
+            if self._turns % _KEPT_FOR_LATER == 0:
+                first, second = second, first
+            future, work = (first or second).popleft()  # there are as many entries as calls of this
         if not future.set_running_or_notify_cancel():
             return
         try:
