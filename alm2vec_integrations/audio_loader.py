@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 # Headers that a process reads at a time.
 _MEASURED_AT_ONCE = 16
 
-# Clips that a process decodes at a time while the model works: each answer interrupts the thread that drives it.
+# Clips of a batch begun ahead that a process decodes at a time: each answer interrupts whoever drives the model.
 _TOGETHER = 4
 
 
@@ -58,11 +59,7 @@ class AudioLoader:
         clips = [clip for _, clip in files]
         parts = [clips[start : start + _MEASURED_AT_ONCE] for start in range(0, len(clips), _MEASURED_AT_ONCE)]
         measured = partial(apart.seconds_of, policy=self._policy)
-        if in_thread:
-            found = [measured(part) for part in parts]
-        else:
-            begun = [self._handle.decoders().submit(partial(measured, part)) for part in parts]
-            found = [future.result() for future in begun]
+        found = map(measured, parts) if in_thread else self._executor.map(measured, parts)
         lengths = [length for part in found for length in part]
         return {
             position: _no_memory(clip) if isinstance(length, MemoryError) else length
@@ -84,15 +81,19 @@ class AudioLoader:
 
     def load(self, batch: MicroBatch) -> Handover:
         """Begin to decode a micro-batch that is needed next."""
-        return Handover(batch, self._handle.decoders(), self._write, together=1)
+        return Handover(batch, self._executor, self._write, together=1)
 
     def load_ahead(self, batch: MicroBatch) -> Handover | None:
         """Begin to decode a micro-batch that is needed later; None if there is no room for it yet."""
         try:
-            return ahead(batch, self._handle.decoders(), self._write, together=_TOGETHER if self.apart else 1)
+            return ahead(batch, self._executor, self._write, together=_TOGETHER if self.apart else 1)
         except (MemoryError, ALM2VecError) as error:
             logger.warning("nothing is decoded ahead for now: %s", str(error) or type(error).__name__)
             return None
+
+    @property
+    def _executor(self) -> Executor:
+        return self._handle.executor("decoding")
 
     def _write(self, parts: Sequence[tuple[Entry, str]]) -> list[Exception | None]:
         """Decode entries' clips to paths; what went wrong with each."""

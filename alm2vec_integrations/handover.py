@@ -7,9 +7,8 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +16,6 @@ from .audio.decoding import SAMPLING_RATE
 from .audio.workspace import workspace
 from .errors import ALM2VecError, InputError
 from .planning import Entry, MicroBatch
-from .urgent_first import UrgentFirst
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +35,21 @@ class _Budget:
 
     def __init__(self, most: int) -> None:
         self._mutex = threading.Lock()
-        self._left = most
+        self._most = most
+        self._taken = 0
 
-    def take(self, size: int) -> bool:
-        """Take `size` if it is there."""
+    def take(self, size: int, room: int) -> bool:
+        """Take `size` if it is there, and if `room` has it beside all that was taken and may not be written yet."""
         with self._mutex:
-            if size > self._left:
+            if self._taken + size > min(self._most, room):
                 return False
-            self._left -= size
+            self._taken += size
             return True
 
     def give(self, size: int) -> None:
         """Give back what was taken."""
         with self._mutex:
-            self._left += size
+            self._taken -= size
 
 
 _ahead = _Budget(_MOST_AHEAD_BYTES)
@@ -61,18 +60,15 @@ class Handover:
 
     Args:
         batch: what to decode.
-        decoders: the threads.
+        executor: the threads.
         write: decodes entries' clips to paths, in one of the threads, and returns for each what went wrong, or None.
         together: how many entries it gets at a time.
-        taken: bytes of the budget that are given back in the end, for one that is begun ahead; what is needed now is
-            decoded before those.
+        taken: bytes of the budget that are given back in the end.
     """
 
-    def __init__(
-        self, batch: MicroBatch, decoders: UrgentFirst, write: Write, *, together: int, taken: int = 0
-    ) -> None:
+    def __init__(self, batch: MicroBatch, executor: Executor, write: Write, *, together: int, taken: int = 0) -> None:
         self.batch = batch
-        self._decoders = decoders
+        self._executor = executor
         self._write = write
         self._taken = taken
         self._mutex = threading.Lock()
@@ -89,8 +85,7 @@ class Handover:
                 for place, entry in enumerate(part):
                     self._paths[entry.position] = str(self._folder / f"{entry.position}.wav")
                     self._places[entry.position] = len(self._futures), place
-                work = partial(write, [(entry, self._paths[entry.position]) for entry in part])
-                self._futures.append(decoders.submit(work, later=taken > 0))
+                self._futures.append(executor.submit(write, [(entry, self._paths[entry.position]) for entry in part]))
         except BaseException:
             self.close()
             raise
@@ -115,11 +110,16 @@ class Handover:
                 "decoding again, by itself, what failed beside others: %s", str(error) or type(error).__name__
             )
             self.finish()
-            self._futures.append(self._decoders.submit(partial(self._write, [(entry, path)])))
+            self._futures.append(self._executor.submit(self._write, [(entry, path)]))
             (error,) = self._futures[-1].result()
         if error is not None:
             raise error
         return path
+
+    @property
+    def done(self) -> bool:
+        """Whether no thread works, or is to work, for this batch."""
+        return all(future.done() for future in self._futures)
 
     def finish(self) -> None:
         """Wait until no thread works for this batch."""
@@ -158,13 +158,12 @@ class Handover:
                 shutil.rmtree(folder)
 
 
-def ahead(batch: MicroBatch, decoders: UrgentFirst, write: Write, *, together: int) -> Handover | None:
+def ahead(batch: MicroBatch, executor: Executor, write: Write, *, together: int) -> Handover | None:
     """A handover that is not needed yet, or None if enough waits already."""
     size = sum(round(2 * SAMPLING_RATE * entry.seconds) for entry in batch.entries)
-    # The batch whose turn it is comes first: a container's memory-backed folder may hold 64 MiB.
-    if 2 * size + _SPARED_BYTES > workspace.free_bytes():
-        return None
-    return Handover(batch, decoders, write, together=together, taken=size) if _ahead.take(size) else None
+    # A batch whose turn it is comes first, and may be as large: a container's memory-backed folder may hold 64 MiB.
+    room = workspace.free_bytes() - _SPARED_BYTES - size
+    return Handover(batch, executor, write, together=together, taken=size) if _ahead.take(size, room) else None
 
 
 def _forget_after_fork() -> None:

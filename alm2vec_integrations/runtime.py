@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 # Headers read in one step of a job, by each process if there are some: some ten milliseconds of work.
 _PLANNED_AT_ONCE = 128
 
-# Micro-batches that are decoded while another is in the model: with two, it waits (docs/benchmarks.md).
+# Micro-batches of a job that may be decoded before the model takes them, and those of them that may still be in the
+# making: more would keep other jobs' audio waiting behind them.
 _BATCHES_AHEAD = 8
+_BATCHES_BEGUN = 2
 
 _CUT = "cut long recordings with alm2vec_integrations.segment"
 
@@ -159,7 +161,7 @@ class Job:
 
     def prepare_in_background(self) -> Future[None]:
         """`prepare` in a thread."""
-        return self._handle.decoders().submit(self.prepare)
+        return self._handle.executor("decoding").submit(self.prepare)
 
     def close(self, *, wait: bool = True) -> None:
         """Stop what is decoded ahead and remove it."""
@@ -193,23 +195,24 @@ class Job:
                 return None
             self._handovers.append(self._audio.load(self._batches.popleft()))
             self._look_ahead()
-        handover = self._handovers.popleft()
-        if self._audio.apart:
-            self._look_ahead()
-        return handover
+        return self._handovers.popleft()
 
     def _look_ahead(self) -> None:
-        while self._batches and len(self._handovers) < _BATCHES_AHEAD:
+        begun = sum(not handover.done for handover in self._handovers)
+        while self._batches and begun < _BATCHES_BEGUN and len(self._handovers) < _BATCHES_AHEAD:
             more = self._audio.load_ahead(self._batches[0])
             if more is None:
                 return
             self._batches.popleft()
             self._handovers.append(more)
+            begun += 1
 
     def _encode(self, handover: Handover) -> None:
         """Wait for the batch's audio, encode it, and keep the rows."""
         try:
             loaded, batch = self._handle.loaded(), handover.batch
+            if self._audio.apart:
+                self._look_ahead()
             paths: dict[int, str | None] = {}
             for entry in batch.entries:
                 self._attempt(entry.position, partial(self._take, handover, entry, paths))

@@ -31,6 +31,35 @@ def collect(encoder, items, **keywords):
     return list(encoder.encode_stream(items, **keywords))
 
 
+class Opened(list):
+    """Handovers whose files may be there."""
+
+    def on_change(self):
+        """Called when one is added."""
+
+
+def open_handovers(monkeypatch):
+    """Those of this process, from now on."""
+    from alm2vec_integrations import audio_loader, handover
+
+    opened = Opened()
+
+    class Seen(handover.Handover):
+        def __init__(self, *values, **keywords):
+            super().__init__(*values, **keywords)
+            opened.append(self)
+            opened.on_change()
+
+        def close(self, **keywords):
+            super().close(**keywords)
+            if self in opened:
+                opened.remove(self)
+
+    monkeypatch.setattr(handover, "Handover", Seen)
+    monkeypatch.setattr(audio_loader, "Handover", Seen)
+    return opened
+
+
 @pytest.fixture
 def small(fake):
     """An encoder whose windows are of 16 items."""
@@ -183,32 +212,48 @@ class TestFlow:
         assert most > 2
         collect(small, [AudioClip(clip) for clip in clips] * 5)
         small.encode_partial([AudioClip("missing.wav"), AudioClip(clips[0])], task="query")
-        assert budget._left == 10**9
+        assert budget._taken == 0
 
-    def test_a_question_is_decoded_before_what_is_ahead(self, small, clips, monkeypatch):
-        """An audio query beside an indexing job waits for the clips that are being decoded, not for those that wait."""
+    def test_what_is_ready_and_what_is_in_the_making(self, small, clips, monkeypatch):
+        """Much may be ready; little is begun at a time, as other jobs' audio waits behind it."""
         from alm2vec_integrations import runtime
-        from alm2vec_integrations.checkpoint import handles
 
-        decoded, indexing, real = [], threading.Event(), decoding.decode
+        opened = open_handovers(monkeypatch)
+        in_the_making, ready = [], []
 
-        def decode(clip, policy):
-            decoded.append(clip)
-            if len(decoded) > 4:
-                indexing.set()
-            time.sleep(0.05)
-            return real(clip, policy)
+        def look(model, keywords):
+            deadline = time.monotonic() + 20
+            while not all(each.done for each in opened):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            ready.append(len(opened) - 1)  # without the one that is in the model
 
-        monkeypatch.setattr(decoding, "decode", decode)
-        thread = threading.Thread(target=small.encode_document, args=([AudioClip(clip) for clip in clips * 6],))
-        thread.start()
-        assert indexing.wait(30)
-        began, question = len(decoded), AudioClip(clips[0])
-        small.encode_query(question)
-        before = next(i for i, clip in enumerate(decoded) if clip is question) - began
-        thread.join()
-        ahead = 2 * runtime._BATCHES_AHEAD
-        assert before <= handles.DECODERS + 4 < ahead, "it waited behind what is decoded ahead"
+        opened.on_change = lambda: in_the_making.append(sum(not each.done for each in opened))
+        fake_checkpoints.on_encode = look
+        small.encode_document([AudioClip(clip) for clip in clips * 4])
+        assert 1 <= max(in_the_making) <= runtime._BATCHES_BEGUN
+        assert runtime._BATCHES_BEGUN < max(ready) <= runtime._BATCHES_AHEAD
+        assert opened == []
+
+    @pytest.mark.parametrize("decoding_in", ["threads", "processes"])
+    def test_room_that_is_promised_is_not_promised_again(self, small, tmp_path, monkeypatch, decoding_in):
+        """Until it is written, audio takes room that the system counts as free."""
+        from alm2vec_integrations import handover
+
+        paths = [sounds.write(tmp_path / f"{i}.wav", np.zeros(16_000 * 4)) for i in range(12)]
+        size, opened, most = 2 * 4 * 32_000, open_handovers(monkeypatch), 0
+        capacity = round(2.5 * size)
+
+        def watch():
+            nonlocal most
+            most = max(most, len(opened))
+
+        opened.on_change = watch
+        monkeypatch.setenv("ALM2VEC_DECODING", decoding_in)
+        monkeypatch.setattr(handover, "_SPARED_BYTES", 0)
+        monkeypatch.setattr(workspace, "free_bytes", lambda: capacity)  # nothing is written yet
+        small.encode_document([AudioClip(path) for path in paths])
+        assert most == 2, "the batch whose turn it is, and one ahead"
 
     def test_little_room_for_temporary_audio(self, small, clips, monkeypatch):
         """A container's memory-backed folder is small: nothing is decoded ahead into room that is needed now."""

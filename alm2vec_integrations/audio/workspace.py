@@ -42,7 +42,11 @@ class Workspace:
         Raises:
             ALM2VecError: no folder can be made, with what to set instead.
         """
-        return Path(tempfile.mkdtemp(prefix="batch-", dir=self._own_folder()))
+        folder = self._own_folder()
+        try:
+            return Path(tempfile.mkdtemp(prefix="batch-", dir=folder))
+        except OSError as error:
+            raise _no_folder(error) from error
 
     def free_bytes(self) -> int:
         """Room where the folders are."""
@@ -80,11 +84,14 @@ class Workspace:
                 try:
                     self._folder, self._alive = _claim(_private_root())
                 except OSError as error:
-                    raise ALM2VecError(
-                        f"no folder for temporary audio could be made ({error}): set {SCRATCH_VARIABLE} to one that "
-                        "can be written"
-                    ) from error
+                    raise _no_folder(error) from error
             return self._folder
+
+
+def _no_folder(error: OSError) -> ALM2VecError:
+    return ALM2VecError(
+        f"no folder for temporary audio could be made ({error}): set {SCRATCH_VARIABLE} to one that can be written"
+    )
 
 
 def _private_root() -> Path:

@@ -12,7 +12,6 @@ from typing import Literal
 
 from ..fair_lock import FairLock
 from ..memory import MemoryBound
-from ..urgent_first import UrgentFirst
 from .configuration import Configuration
 from .loading import LoadedModel, load
 
@@ -42,7 +41,6 @@ class ModelHandle:
         self.pid = os.getpid()
         self._mutex = threading.Lock()
         self._executors: dict[Purpose, ThreadPoolExecutor] = {}
-        self._decoders: UrgentFirst | None = None
         self.memory = MemoryBound()
         self.warned_of_length = False
         # The finalizer outlives the handle, so it is given the model's container and not the handle.
@@ -68,14 +66,6 @@ class ModelHandle:
                 self._executors[purpose] = made
                 weakref.finalize(self, made.shutdown, wait=False).atexit = False
             return self._executors[purpose]
-
-    def decoders(self) -> UrgentFirst:
-        """The threads that decode."""
-        executor = self.executor("decoding")
-        with self._mutex_for_executors:
-            if self._decoders is None:
-                self._decoders = UrgentFirst(executor)
-            return self._decoders
 
     # Class-wide: it is held for an instant, and must not wait for a model that is loading.
     _mutex_for_executors = threading.Lock()
