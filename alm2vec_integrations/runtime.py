@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 # Headers read in one step of a job, by each process if there are some: some ten milliseconds of work.
 _PLANNED_AT_ONCE = 128
 
-# Micro-batches of a job that may be decoded before the model takes them, and those of them that may still be in the
-# making: more would keep other jobs' audio waiting behind them.
-_BATCHES_AHEAD = 8
+# Micro-batches of a job that may be in the making before the model takes them: more would keep other jobs' audio
+# waiting. Where processes decode, more may be ready: threads would take the time for that from the model.
 _BATCHES_BEGUN = 2
+_BATCHES_READY = 8
 
 _CUT = "cut long recordings with alm2vec_integrations.segment"
 
@@ -198,8 +198,9 @@ class Job:
         return self._handovers.popleft()
 
     def _look_ahead(self) -> None:
+        most = _BATCHES_READY if self._audio.apart else _BATCHES_BEGUN
         begun = sum(not handover.done for handover in self._handovers)
-        while self._batches and begun < _BATCHES_BEGUN and len(self._handovers) < _BATCHES_AHEAD:
+        while self._batches and begun < _BATCHES_BEGUN and len(self._handovers) < most:
             more = self._audio.load_ahead(self._batches[0])
             if more is None:
                 return

@@ -185,7 +185,7 @@ class TestFlow:
         monkeypatch.setattr(decoding, "decode", decode)
         fake_checkpoints.on_encode = wait_for_others
         small.encode([AudioClip(clip) for clip in clips * 3], task="document")
-        assert most <= 2 * (1 + runtime._BATCHES_AHEAD + 1)
+        assert most <= 2 * (1 + runtime._BATCHES_BEGUN + 1)
         assert len(decoded) == 30
 
     def test_no_more_than_the_budget_is_ahead(self, small, clips, monkeypatch):
@@ -230,10 +230,16 @@ class TestFlow:
 
         opened.on_change = lambda: in_the_making.append(sum(not each.done for each in opened))
         fake_checkpoints.on_encode = look
-        small.encode_document([AudioClip(clip) for clip in clips * 4])
-        assert 1 <= max(in_the_making) <= runtime._BATCHES_BEGUN
-        assert runtime._BATCHES_BEGUN < max(ready) <= runtime._BATCHES_AHEAD
-        assert opened == []
+        begun, all_ready = runtime._BATCHES_BEGUN, runtime._BATCHES_READY
+        for decoding_in, least, most in ("threads", 1, begun), ("processes", begun + 1, all_ready):
+            monkeypatch.setenv("ALM2VEC_DECODING", decoding_in)
+            in_the_making.clear()
+            ready.clear()
+            small.encode_document([AudioClip(clip) for clip in clips * 4])
+            # Beside the one whose turn it is.
+            assert 1 <= max(in_the_making) <= begun + 1
+            assert least <= max(ready) <= most
+            assert opened == []
 
     @pytest.mark.parametrize("decoding_in", ["threads", "processes"])
     def test_room_that_is_promised_is_not_promised_again(self, small, tmp_path, monkeypatch, decoding_in):
