@@ -87,7 +87,7 @@ class AudioLoader:
         """Begin to decode a micro-batch that is needed later; None if there is no room for it yet."""
         try:
             return ahead(batch, self._executor, self._write, together=_TOGETHER if self.apart else 1)
-        except (MemoryError, ALM2VecError) as error:
+        except (MemoryError, OSError, ALM2VecError) as error:
             logger.warning("nothing is decoded ahead for now: %s", str(error) or type(error).__name__)
             return None
 

@@ -41,7 +41,7 @@ class MicroBatch:
 
 DEFAULT_MAX_ITEMS = 32
 DEFAULT_MAX_SECONDS = 480.0
-"""Sixteen clips of the 30 s that the model was trained on; with more a large GPU is not faster (docs/benchmarks.md)."""
+"""Sixteen clips of the 30 s that the model was trained on; more is hardly faster, and keeps others waiting."""
 
 Batching = Literal["similar", "equal", "single"]
 

@@ -30,7 +30,7 @@ from .planning import Entry, Limits, MicroBatch, plan
 
 logger = logging.getLogger(__name__)
 
-# Headers read in one step of a job, by each process if there are some: some ten milliseconds of work.
+# Headers read in one step of a job, so many times as there are processes if there are some: ten milliseconds or so.
 _PLANNED_AT_ONCE = 128
 
 # Micro-batches of a job that may be in the making before the model takes them: more would keep other jobs' audio

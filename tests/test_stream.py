@@ -271,7 +271,7 @@ class TestFlow:
         assert len(collect(small, [AudioClip(clip) for clip in clips] * 5)) == 50
         assert started == []
 
-    @pytest.mark.parametrize("error", [MemoryError(), ALM2VecError("no room")])
+    @pytest.mark.parametrize("error", [MemoryError(), OSError("gone"), ALM2VecError("no room")])
     def test_what_cannot_be_begun_ahead(self, small, clips, monkeypatch, caplog, error):
         """Is begun when it is needed; that there was no room for it is not taken for the model's want of memory."""
 
