@@ -29,6 +29,7 @@ import subprocess
 import threading
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,6 +48,7 @@ from tokenizers import Tokenizer
 from alm2vec_integrations import QUERY_INSTRUCTION, QUESTIONS, ALM2VecEncoder, AudioClip, AudioText
 from alm2vec_integrations.audio.access import AccessPolicy
 from alm2vec_integrations.audio.decoding import decode_all
+from alm2vec_integrations.fair_lock import FairLock
 from alm2vec_integrations.handover import Handover
 from alm2vec_integrations.planning import DEFAULT_MAX_ITEMS, DEFAULT_MAX_SECONDS, Entry, Limits, plan
 from alm2vec_integrations.tiny import FOLDER as TINY
@@ -322,7 +324,8 @@ class Bench:
         thread.start()
         time.sleep(1.0)
         question = AudioText(QUESTION, AudioClip(self.files[int(np.argsort(self.lengths)[len(self.lengths) // 2])]))
-        beside = timed(lambda: (encoder.encode_query(query), time.sleep(0.02))[0], pause=0.02)
+        with turns() as seen:
+            beside = timed(lambda: (encoder.encode_query(query), time.sleep(0.02))[0], pause=0.02)
         heard = timed(lambda: (encoder.encode_query(question), time.sleep(0.02))[0], pause=0.02)
         stop.set()
         thread.join()
@@ -330,6 +333,8 @@ class Bench:
             "batch-1 forward, no encoder": percentiles(bare),
             "one text query": percentiles(alone),
             "one text query while files are indexed": percentiles(beside),
+            "of that, waiting for its turn in the model": percentiles(seen.waits[threading.get_ident()]),
+            "a turn of the indexing job": percentiles(seen.holds[thread.ident or 0]),
             "one recording with a question while files are indexed": percentiles(heard),
             "32 of the longest files by themselves": percentiles(batches),
         }
@@ -418,6 +423,37 @@ def own_time(owner: Any, name: str) -> Iterator[Spent]:
             delattr(owner, name)
         else:
             setattr(owner, name, own)
+
+
+class Turns:
+    """How long each thread waited for its turns in the model, and how long it kept them, in seconds."""
+
+    def __init__(self) -> None:
+        self.waits, self.holds = defaultdict[int, list[float]](list), defaultdict[int, list[float]](list)
+
+
+@contextlib.contextmanager
+def turns() -> Iterator[Turns]:
+    """Those that are taken meanwhile."""
+    seen, began = Turns(), dict[int, float]()
+    enter, leave = FairLock.__enter__, FairLock.__exit__
+
+    def entered(lock: FairLock) -> None:
+        asked = time.perf_counter()
+        enter(lock)
+        began[threading.get_ident()] = time.perf_counter()
+        seen.waits[threading.get_ident()].append(time.perf_counter() - asked)
+
+    def left(lock: FairLock, *error: Any) -> None:
+        if threading.get_ident() in began:
+            seen.holds[threading.get_ident()].append(time.perf_counter() - began.pop(threading.get_ident()))
+        leave(lock, *error)
+
+    FairLock.__enter__, FairLock.__exit__ = entered, left  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        FairLock.__enter__, FairLock.__exit__ = enter, leave  # type: ignore[method-assign]
 
 
 def compile_blocks(module: torch.nn.Module) -> int:
