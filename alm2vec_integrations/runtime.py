@@ -213,7 +213,7 @@ class Job:
         try:
             loaded, batch = self._handle.loaded(), handover.batch
             if self._audio.apart:
-                self._look_ahead()
+                self._look_ahead()  # which does not take the interpreter from what follows
             paths: dict[int, str | None] = {}
             for entry in batch.entries:
                 self._attempt(entry.position, partial(self._take, handover, entry, paths))

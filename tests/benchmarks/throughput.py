@@ -24,12 +24,10 @@ import logging
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import threading
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,13 +40,12 @@ import soundfile
 import soxr
 import torch
 import transformers
-from load_full_size import anonymous_bytes
 from tokenizers import Tokenizer
+from watching import ON_GPU, Watch, own_time, percentiles, timed, turns
 
 from alm2vec_integrations import QUERY_INSTRUCTION, QUESTIONS, ALM2VecEncoder, AudioClip, AudioText
 from alm2vec_integrations.audio.access import AccessPolicy
 from alm2vec_integrations.audio.decoding import decode_all
-from alm2vec_integrations.fair_lock import FairLock
 from alm2vec_integrations.handover import Handover
 from alm2vec_integrations.planning import DEFAULT_MAX_ITEMS, DEFAULT_MAX_SECONDS, Entry, Limits, plan
 from alm2vec_integrations.tiny import FOLDER as TINY
@@ -57,55 +54,7 @@ from alm2vec_integrations.tiny.writer import BUNDLED, FULL, write_checkpoint
 QUESTION = QUESTIONS["background"]
 CARDS_BATCH = 4
 FLOOR_BATCH = 32
-ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
-
-
-class Watch:
-    """Peaks, and how busy the GPU is, while something runs."""
-
-    def __enter__(self) -> Watch:
-        self._done, self._busy, self._host = threading.Event(), list[int](), anonymous_bytes()
-        self.host_peak = self._host
-        if ON_GPU:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        self._thread = threading.Thread(target=self._look)
-        self._thread.start()
-        self._began = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if ON_GPU:
-            torch.cuda.synchronize()
-        self.seconds = time.perf_counter() - self._began
-        self._done.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        nvml = None
-        if ON_GPU:
-            import pynvml as nvml
-
-            nvml.nvmlInit()
-            card = nvml.nvmlDeviceGetHandleByIndex(0)
-        while not self._done.wait(0.05):
-            self.host_peak = max(self.host_peak, anonymous_bytes())
-            if nvml is not None:
-                self._busy.append(nvml.nvmlDeviceGetUtilizationRates(card).gpu)
-
-    def report(self) -> dict[str, Any]:
-        """What was seen; the driver's busy share is the share of time in which any kernel ran."""
-        found: dict[str, Any] = {
-            "seconds": round(self.seconds, 3),
-            "host_anonymous_added_gib": round((self.host_peak - self._host) / 2**30, 2),
-        }
-        if ON_GPU:
-            found["device_peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-            found["device_reserved_gib"] = round(torch.cuda.memory_reserved() / 2**30, 2)
-        if self._busy:
-            found["gpu_busy"] = round(statistics.mean(self._busy) / 100, 3)
-        return found
 
 
 class Bench:
@@ -387,75 +336,6 @@ class Bench:
         print("profile", name, json.dumps(self.results["profiles"][name], indent=1), flush=True)
 
 
-class Spent:
-    """Seconds, added up until they are taken."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Add."""
-        self._seconds += seconds
-
-    def pop(self) -> float:
-        """Take."""
-        seconds, self._seconds = self._seconds, 0.0
-        return seconds
-
-
-@contextlib.contextmanager
-def own_time(owner: Any, name: str) -> Iterator[Spent]:
-    """The time that the host spends in a method; in a model's, it reads files and gives out the GPU's work."""
-    spent, real, own = Spent(), getattr(owner, name), vars(owner).get(name)
-
-    def timed(*values: Any, **keywords: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return real(*values, **keywords)
-        finally:
-            spent.add(time.perf_counter() - began)
-
-    setattr(owner, name, timed)
-    try:
-        yield spent
-    finally:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)
-
-
-class Turns:
-    """How long each thread waited for its turns in the model, and how long it kept them, in seconds."""
-
-    def __init__(self) -> None:
-        self.waits, self.holds = defaultdict[int, list[float]](list), defaultdict[int, list[float]](list)
-
-
-@contextlib.contextmanager
-def turns() -> Iterator[Turns]:
-    """Those that are taken meanwhile."""
-    seen, began = Turns(), dict[int, float]()
-    enter, leave = FairLock.__enter__, FairLock.__exit__
-
-    def entered(lock: FairLock) -> None:
-        asked = time.perf_counter()
-        enter(lock)
-        began[threading.get_ident()] = time.perf_counter()
-        seen.waits[threading.get_ident()].append(time.perf_counter() - asked)
-
-    def left(lock: FairLock, *error: Any) -> None:
-        if threading.get_ident() in began:
-            seen.holds[threading.get_ident()].append(time.perf_counter() - began.pop(threading.get_ident()))
-        leave(lock, *error)
-
-    FairLock.__enter__, FairLock.__exit__ = entered, left  # type: ignore[method-assign]
-    try:
-        yield seen
-    finally:
-        FairLock.__enter__, FairLock.__exit__ = enter, leave  # type: ignore[method-assign]
-
-
 def compile_blocks(module: torch.nn.Module) -> int:
     """Compile what the model repeats, in place: the members of its lists of four and more alike; how many they are."""
     found = [
@@ -477,24 +357,6 @@ def call(model: Any, paths: list[str]) -> torch.Tensor:
             device=DEVICE,
         )  # fmt: skip
     return found
-
-
-def timed(work: Callable[[], Any], count: int = 100 if ON_GPU else 10, pause: float = 0.0) -> list[float]:
-    """Seconds of each of many calls, less the pause after each."""
-    for _ in range(5):
-        work()
-    found = []
-    for _ in range(count):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began - pause)
-    return found
-
-
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Milliseconds."""
-    at = np.percentile(seconds, [50, 99, 100]) * 1000
-    return dict(zip(("p50", "p99", "most"), (round(float(one), 2) for one in at), strict=True))
 
 
 def release() -> None:
