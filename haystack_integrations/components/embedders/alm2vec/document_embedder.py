@@ -23,7 +23,7 @@ from alm2vec_integrations.checkpoint.configuration import Verify
 from alm2vec_integrations.errors import InputError
 from alm2vec_integrations.inputs import Item
 from alm2vec_integrations.instructions import DEFAULT_INSTRUCTIONS, Task
-from alm2vec_integrations.planning import Batching
+from alm2vec_integrations.planning import DEFAULT_MAX_ITEMS, DEFAULT_MAX_SECONDS, Batching
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class ALM2VecDocumentEmbedder(EmbeddingComponent):
         local_files_only: bool = False,
         dtype: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
-        batch_size: int = 32,
-        max_batch_seconds: float = 480.0,
+        batch_size: int = DEFAULT_MAX_ITEMS,
+        max_batch_seconds: float = DEFAULT_MAX_SECONDS,
         batching: Batching = "similar",
         verify: Verify = "full",
         progress_bar: bool = True,

@@ -12,7 +12,7 @@ from alm2vec_integrations import arguments
 from alm2vec_integrations._haystack.model import DEFAULT_TOKEN, EmbeddingComponent
 from alm2vec_integrations.checkpoint.configuration import Verify
 from alm2vec_integrations.instructions import Task
-from alm2vec_integrations.planning import Batching
+from alm2vec_integrations.planning import DEFAULT_MAX_ITEMS, DEFAULT_MAX_SECONDS, Batching
 
 
 @component
@@ -59,8 +59,8 @@ class ALM2VecTextEmbedder(EmbeddingComponent):
         local_files_only: bool = False,
         dtype: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
-        batch_size: int = 32,
-        max_batch_seconds: float = 480.0,
+        batch_size: int = DEFAULT_MAX_ITEMS,
+        max_batch_seconds: float = DEFAULT_MAX_SECONDS,
         batching: Batching = "similar",
         verify: Verify = "full",
         progress_bar: bool = True,
